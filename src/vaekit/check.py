@@ -1,0 +1,89 @@
+"""A config against the tables: what the schema alone cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from vaekit.build import (
+    LIKELIHOODS,
+    NETWORKS,
+    OBJECTIVES,
+    POSTERIORS,
+    PRIORS,
+    build_schedule,
+    scheduled_defaults,
+)
+from vaekit.config.load import Problem, option_problems
+from vaekit.config.schema import Config, Part
+from vaekit.config.schema import Schedule as ScheduleSpec
+from vaekit.data.sources import SOURCES
+from vaekit.distributions import DiscretisedLogisticImage, ImageDistribution
+from vaekit.errors import ConfigError, suggest
+from vaekit.schedules import ScheduleValue
+
+WRITTEN_AS = {ScheduleValue: ScheduleSpec}  # a config has a description where an objective takes a function of the step
+
+
+def part_factories(config: Config) -> Iterator[tuple[tuple[str, ...], Part, Mapping[str, Callable[..., Any]]]]:
+    """(path, part, name -> the callable whose keyword-only parameters are its options) of every part of a config."""
+    yield ("model", "network"), config.model.network, {name: pair.encoder for name, pair in NETWORKS.items()}
+    yield ("model", "posterior"), config.model.posterior, POSTERIORS
+    yield ("model", "prior"), config.model.prior, PRIORS
+    yield ("model", "likelihood"), config.model.likelihood, LIKELIHOODS
+    yield ("objective",), config.objective, OBJECTIVES
+
+
+def check_config(config: Config) -> Iterator[Problem]:
+    """What the schema alone cannot know: unknown parts, options that a part does not take, parts that do not fit."""
+    unknown = False
+    for path, part, table in part_factories(config):
+        if part.kind in table:
+            _, problems = option_problems(path, table[part.kind], part.options, written_as=WRITTEN_AS)
+            yield from problems
+            yield from _schedule_text_problems(path, part)
+        else:
+            unknown = True
+            yield Problem((*path, "kind"), f"unknown {path[-1]} '{part.kind}'; {suggest(part.kind, table)}")
+    if config.data.source not in SOURCES:
+        yield Problem(("data", "source"), f"unknown data set; {suggest(config.data.source, SOURCES)}")
+    if not unknown:
+        yield from (Problem(path, message) for path, message in combination_problems(config))
+
+
+def _schedule_text_problems(path: tuple[str, ...], part: Part) -> Iterator[Problem]:
+    for name, value in part.options.items():
+        if path == ("objective",) and isinstance(value, str) and name in scheduled_defaults(OBJECTIVES[part.kind]):
+            try:
+                build_schedule(value, 1)
+            except ConfigError as error:
+                yield Problem((*path, name), str(error))
+
+
+def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(path, message) of choices that exist, but not together."""
+    family = LIKELIHOODS[config.model.likelihood.kind].family
+    yield from _likelihood_problems(config, family)
+    size = config.training.batch_size
+    if config.training.accumulate > size:
+        yield ("training", "accumulate"), f"a batch of {size} cannot be computed in {config.training.accumulate} parts"
+    if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
+        yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
+
+
+def _likelihood_problems(
+    config: Config, family: type[ImageDistribution]
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    binary = config.data.binarize != "none"
+    kind = config.model.likelihood.kind
+    where = ("model", "likelihood")
+    if family.base_measure == "binary" and not binary:
+        yield where, (
+            f"'{kind}' describes 0/1 pixels but data.binarize is none; set data.binarize=dynamic, "
+            "or choose continuous-bernoulli, gaussian, discretised-logistic, or bce (not a likelihood)"
+        )
+    if family.base_measure != "binary" and binary:
+        yield where, f"data.binarize={config.data.binarize} gives 0/1 pixels; use bernoulli, or data.binarize=none"
+    discrete = family is DiscretisedLogisticImage
+    if config.data.dequantize and (binary or discrete or not family.is_likelihood):
+        yield ("data", "dequantize"), f"dequantised values are for densities such as gaussian, not for '{kind}'"

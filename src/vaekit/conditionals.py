@@ -1,0 +1,260 @@
+"""Network to distribution: posteriors q(z | x) and likelihoods p(x | z).
+
+Each class makes its network through `network_for(outputs)`, because only it knows how many numbers its distribution
+needs. The keyword-only parameters of a class are its options in a config.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from vaekit.config.schema import Count, Positive
+from vaekit.distributions import (
+    BernoulliImage,
+    ContinuousBernoulliImage,
+    CrossEntropyImage,
+    DiagonalNormal,
+    DiscretisedLogisticImage,
+    GaussianImage,
+    HyperbolicImage,
+    ImageDistribution,
+    LaplaceImage,
+    OptimalScaleImage,
+    optimal_log_scale,
+)
+from vaekit.networks import Shape, full_precision
+
+NetworkFor = Callable[[int], nn.Module]
+
+# A posterior narrower than e^-10 of the prior's unit is a float32 artefact; wider than e^5, an overflow to come.
+POSTERIOR_LOG_SCALE = (-10.0, 5.0)
+# Scales are in units of x. Half a grey value is 1/510 = e^-6.2: a narrower density only memorises the 8-bit grid.
+LIKELIHOOD_LOG_SCALE = (-6.2, 3.0)
+# The discretised logistic integrates over a grey value, so there a narrow scale is harmless: a sure pixel costs 0 nats.
+DISCRETISED_LOG_SCALE = (-9.0, 3.0)
+
+
+class Conditional(nn.Module):
+    """p(· | context): a network, and the distribution that its output parametrises."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.precision: torch.dtype | None = None  # of the network alone; None is the weights' own
+
+    def parameters_of(self, context: Tensor) -> Tensor:
+        """The network's output, computed in `precision`, returned in float32 or better."""
+        reduced = self.precision is not None
+        with torch.autocast(context.device.type, dtype=self.precision, enabled=reduced):
+            return full_precision(self.network(context))
+
+
+def set_precision(model: nn.Module, precision: torch.dtype | None) -> None:
+    """Run every network of the model in this type; densities stay in float32."""
+    for module in model.modules():
+        if isinstance(module, Conditional):
+            module.precision = precision
+
+
+# Posteriors
+
+
+class Posterior(Conditional):
+    """q(z | x): images (B, C, H, W) in [0, 1] to a distribution of batch (B,)."""
+
+    def forward(self, x: Tensor) -> DiagonalNormal:
+        raise NotImplementedError
+
+    def parameters_of(self, context: Tensor) -> Tensor:
+        return super().parameters_of(2 * context - 1)  # networks like inputs around zero
+
+
+class DiagonalGaussian(Posterior):
+    """Normal with independent dimensions. Kingma & Welling 2014, arXiv:1312.6114"""
+
+    def __init__(self, network_for: NetworkFor, latent_dim: int) -> None:
+        super().__init__(network_for(2 * latent_dim))
+
+    def forward(self, x: Tensor) -> DiagonalNormal:
+        loc, log_scale = self.parameters_of(x).chunk(2, dim=-1)
+        return DiagonalNormal(loc, log_scale.clamp(*POSTERIOR_LOG_SCALE), validate_args=False)
+
+
+# Likelihoods
+
+
+class Likelihood(Conditional):
+    """p(x | z): codes (*lead, D) to a distribution of images with batch (*lead).
+
+    `family` says what the numbers mean: its base measure, and whether it is a likelihood at all.
+    """
+
+    family: ClassVar[type[ImageDistribution]]
+    network_for: NetworkFor
+
+    def __init__(self, network_for: NetworkFor, shape: Shape, outputs: int = 1) -> None:
+        super().__init__(network_for(outputs * shape[0]))
+        self.outputs, self.shape = outputs, shape
+
+    def forward(self, z: Tensor) -> Distribution:
+        """The distribution of images decoded from z."""
+        lead = z.shape[:-1]
+        values = self.parameters_of(z.flatten(0, -2) if len(lead) > 1 else z)
+        return self.distribution(values.reshape(*lead, self.outputs, *self.shape).unbind(len(lead)))
+
+    def distribution(self, parameters: tuple[Tensor, ...]) -> Distribution:
+        """From `outputs` tensors (*lead, C, H, W)."""
+        return self.family(*parameters, validate_args=False)
+
+    def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fix what is estimated from (x, decoded mean) pairs of the training set. Most have nothing to fix."""
+
+
+class Bernoulli(Likelihood):
+    """0/1 pixels; wants binarised data."""
+
+    family = BernoulliImage
+
+
+class CrossEntropy(Likelihood):
+    """Binary cross-entropy of grey or colour values: a common loss, but not a likelihood."""
+
+    family = CrossEntropyImage
+
+
+class ContinuousBernoulli(Likelihood):
+    """A density on [0, 1] with the form of the Bernoulli, and its normaliser. arXiv:1907.06845"""
+
+    family = ContinuousBernoulliImage
+
+
+class _Scaled(Likelihood):
+    """A location and a scale: fixed, one learned number, learned per pixel, or optimal for the batch."""
+
+    def __init__(self, network_for: NetworkFor, shape: Shape, scale: str, initial_scale: float) -> None:
+        super().__init__(network_for, shape, outputs=2 if scale == "pixel" else 1)
+        self.scale = scale
+        initial = torch.tensor(math.log(initial_scale))
+        if scale == "scalar":
+            self.log_scale = nn.Parameter(initial)
+        else:
+            self.register_buffer("log_scale", initial)
+        self.log_scale: Tensor
+        self.floor, self.ceiling = LIKELIHOOD_LOG_SCALE
+
+    def located(self, loc: Tensor, log_scale: Tensor) -> Distribution:
+        """The family's distribution; subclasses with further parameters add them here."""
+        raise NotImplementedError
+
+    def distribution(self, parameters: tuple[Tensor, ...]) -> Distribution:
+        loc = parameters[0] + 0.5  # an untrained network then says mid-grey
+        # the floor keeps a density from rewarding precision beyond the 8-bit grid without limit
+        shift = parameters[1] if self.scale == "pixel" else torch.zeros_like(self.log_scale)
+        return self.located(loc, (self.log_scale + shift).clamp(self.floor, self.ceiling))
+
+
+class _OptimalScaled(_Scaled):
+    """Adds the scale that is optimal for the batch while training, and frozen from the training set after it."""
+
+    location_family: ClassVar[type[GaussianImage]]
+
+    def located(self, loc: Tensor, log_scale: Tensor) -> Distribution:
+        if self.scale == "optimal" and self.training:
+            return OptimalScaleImage(loc, self.location_family, self.floor)
+        return self.location_family(loc, log_scale, validate_args=False)
+
+    @torch.no_grad()
+    def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        if self.scale != "optimal":
+            return
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        for x, loc in pairs:
+            pixels = (x - loc).numel()
+            # 2 log-scales add up as mean squares (normal) or mean sizes (Laplace): average in that space
+            power = 2 if self.location_family is GaussianImage else 1
+            total += (power * optimal_log_scale(self.location_family, x, loc).double()).exp().cpu() * pixels
+            count += pixels
+        if count:
+            power = 2 if self.location_family is GaussianImage else 1
+            self.log_scale.fill_(float((total / count).log() / power))
+
+
+class Gaussian(_OptimalScaled):
+    """Normal pixels: the likelihood of an L2 loss. `optimal` is the σ-VAE, arXiv:2006.13202"""
+
+    family = location_family = GaussianImage
+
+    def __init__(
+        self,
+        network_for: NetworkFor,
+        shape: Shape,
+        *,
+        scale: Literal["fixed", "scalar", "pixel", "optimal"] = "scalar",
+        initial_scale: Positive = 0.1,
+    ) -> None:
+        super().__init__(network_for, shape, scale, initial_scale)
+
+
+class Laplace(_OptimalScaled):
+    """Laplace pixels: the likelihood of an L1 loss."""
+
+    family = location_family = LaplaceImage
+
+    def __init__(
+        self,
+        network_for: NetworkFor,
+        shape: Shape,
+        *,
+        scale: Literal["fixed", "scalar", "pixel", "optimal"] = "scalar",
+        initial_scale: Positive = 0.1,
+    ) -> None:
+        super().__init__(network_for, shape, scale, initial_scale)
+
+
+class Charbonnier(_Scaled):
+    """Hyperbolic pixels: the likelihood of the Charbonnier loss sqrt(d^2 + epsilon^2)."""
+
+    family = HyperbolicImage
+
+    def __init__(
+        self,
+        network_for: NetworkFor,
+        shape: Shape,
+        *,
+        scale: Literal["fixed", "scalar"] = "scalar",
+        initial_scale: Positive = 0.1,
+        epsilon: Positive = 1e-3,
+    ) -> None:
+        super().__init__(network_for, shape, scale, initial_scale)
+        self.epsilon = epsilon
+
+    def located(self, loc: Tensor, log_scale: Tensor) -> Distribution:
+        return HyperbolicImage(loc, log_scale, self.epsilon, validate_args=False)
+
+
+class DiscretisedLogistic(_Scaled):
+    """256 grey values, each with the mass of a logistic between its neighbours. arXiv:1606.04934"""
+
+    family = DiscretisedLogisticImage
+
+    def __init__(
+        self,
+        network_for: NetworkFor,
+        shape: Shape,
+        *,
+        scale: Literal["fixed", "scalar", "pixel"] = "pixel",
+        initial_scale: Positive = 0.1,
+        bits: Count = 8,
+    ) -> None:
+        super().__init__(network_for, shape, scale, initial_scale)
+        self.bits = bits
+        self.floor, self.ceiling = DISCRETISED_LOG_SCALE
+
+    def located(self, loc: Tensor, log_scale: Tensor) -> Distribution:
+        return DiscretisedLogisticImage(loc, log_scale, self.bits, validate_args=False)

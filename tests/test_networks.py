@@ -1,0 +1,101 @@
+"""Trunks for any image: shapes come back exactly, gradients reach every weight, batch rows do not mix."""
+
+import inspect
+
+import pytest
+import torch
+
+from vaekit.build import NETWORKS
+from vaekit.networks import default_widths
+
+SHAPES = [(1, 28, 20), (3, 33, 47), (1, 8, 8), (2, 31, 32), (1, 1, 9), (4, 5, 3), (3, 64, 64)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_any_shape_there_and_back_with_gradients(kind, shape):
+    torch.manual_seed(0)
+    encoder, decoder = NETWORKS[kind].encoder(shape, 6), NETWORKS[kind].decoder(6, shape)
+    x = torch.rand(3, *shape)
+    code = encoder(x)
+    images = decoder(code)
+    assert code.shape == (3, 6)
+    assert images.shape == x.shape
+    # twice, because the last layer of a residual block starts at zero and lets nothing through at first
+    for _ in range(2):
+        for p in (parameters := [*encoder.parameters(), *decoder.parameters()]):
+            p.grad = None
+        ((decoder(encoder(x)) - x) ** 2).sum().backward()
+        with torch.no_grad():
+            for p in parameters:
+                assert p.grad is not None
+                p -= 1e-3 * p.grad
+    assert all(bool(p.grad.isfinite().all()) and bool((p.grad != 0).any()) for p in parameters)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_pixel_of_an_odd_image_reaches_the_code(kind):
+    """Nothing is cropped on the way in: changing any one pixel changes the code."""
+    torch.manual_seed(0)
+    shape = (1, 7, 5)
+    encoder = NETWORKS[kind].encoder(shape, 4).double()
+    x = torch.rand(1, *shape, dtype=torch.float64, requires_grad=True)
+    encoder(x).square().sum().backward()
+    assert bool((x.grad != 0).all())
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_rows_of_a_batch_do_not_mix(kind):
+    torch.manual_seed(0)
+    encoder = NETWORKS[kind].encoder((1, 9, 9), 4).eval()
+    x = torch.rand(5, 1, 9, 9)
+    assert torch.allclose(encoder(x)[2:3], encoder(x[2:3]), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_encoder_and_decoder_take_the_same_options(kind):
+    def options(factory):
+        parameters = inspect.signature(factory).parameters.values()
+        return {p.name: (p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    assert options(NETWORKS[kind].encoder) == options(NETWORKS[kind].decoder)
+
+
+def test_the_callers_widths_are_left_alone():
+    widths = [16, 8]
+    for kind in NETWORKS:
+        NETWORKS[kind].encoder((1, 8, 8), 2, widths=widths)
+        NETWORKS[kind].decoder(2, (1, 8, 8), widths=widths)
+    assert widths == [16, 8]
+
+
+def test_widths_are_used_in_order_and_mirrored():
+    encoder = NETWORKS["mlp"].encoder((1, 4, 4), 2, widths=(12, 7))
+    decoder = NETWORKS["mlp"].decoder(2, (1, 4, 4), widths=(12, 7))
+    sizes = [m.out_features for m in encoder if isinstance(m, torch.nn.Linear)]
+    mirrored = [m.out_features for m in decoder if isinstance(m, torch.nn.Linear)]
+    assert sizes == [12, 7, 2]
+    assert mirrored == [7, 12, 16]
+
+
+def test_course_network_has_the_sizes_of_the_course():
+    """1 → 32 → 64 → 128 on 32 × 32 ends at 128 · 4 · 4."""
+    encoder = NETWORKS["conv"].encoder((1, 32, 32), 4, widths=(32, 64, 128))
+    assert encoder[-1].in_features == 128 * 4 * 4
+
+
+@pytest.mark.parametrize("block", ["plain", "residual", "gated"])
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+def test_options_combine(block, norm):
+    x = torch.rand(4, 1, 10, 6)
+    mlp = NETWORKS["mlp"].encoder((1, 10, 6), 3, widths=(8, 8), block=block)
+    resnet = NETWORKS["resnet"].encoder((1, 10, 6), 3, widths=(8, 8), depth=2, norm=norm)
+    conv = NETWORKS["conv"].encoder((1, 10, 6), 3, widths=(8, 8), depth=1, norm=norm)
+    for network in (mlp, resnet, conv):
+        assert bool(network(x).isfinite().all())
+
+
+def test_default_widths_reach_about_four_pixels():
+    for side in (8, 16, 28, 32, 64, 96, 128, 256):
+        halvings = len(default_widths((3, side, side)))
+        assert 2.5 <= side / 2**halvings <= 6
