@@ -1,0 +1,1 @@
+"""Recipes: one YAML file each, named by what `vaekit train NAME` is given."""
