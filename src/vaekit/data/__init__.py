@@ -1,0 +1,10 @@
+"""Images: named sources, downloads, a decoded store, splits, and batches on the device.
+
+`load_splits(config)` is the way in; `Batches` feeds a training loop, `vaekit.data.augment` works on its batches.
+"""
+
+from vaekit.data.batches import Batches, in_order
+from vaekit.data.dataset import Dataset, Splits, load_splits
+from vaekit.data.sources import SOURCES
+
+__all__ = ["SOURCES", "Batches", "Dataset", "Splits", "in_order", "load_splits"]

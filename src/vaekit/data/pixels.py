@@ -1,0 +1,59 @@
+"""From uint8 images to what a model sees: float32 in [0, 1], augmented, binarised or dequantised, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaekit.config.schema import DataConfig
+from vaekit.data.augment import augment, binarize, dequantize, fixed_noise, to_float
+from vaekit.noise import BlockNoise
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The run's own pre-processing of values (shapes are the data room's business)."""
+
+    binarization: str = "none"
+    dequantization: bool = False
+    flip: bool = False
+    shift: int = 0
+    seed: int = 0
+
+    @classmethod
+    def of(cls, config: DataConfig) -> Pixels:
+        """The part of a data config that acts on each batch."""
+        return cls(config.binarize, config.dequantize, config.flip, config.shift, config.seed)
+
+    def for_training(self, images: Tensor, indices: Tensor, epoch: Tensor, seed: int) -> Tensor:
+        """x (B, C, H, W) of a training batch: augmentation by (seed, epoch, index), noise from the generator."""
+        if self.flip or self.shift:
+            images = augment(images, indices, epoch, seed, flip=self.flip, shift=self.shift)
+        x = to_float(images)
+        if self.binarization == "dynamic":
+            return binarize(x, "dynamic", torch.rand_like(x))
+        if self.dequantization:
+            return dequantize(x, torch.rand_like(x))
+        return self._fixed(x, indices)
+
+    def for_evaluation(self, images: Tensor, start: int, seed: int) -> Tensor:
+        """x of images start … of a data set in order: noise by (seed, image), whatever the batch."""
+        x = to_float(images)
+        if self.binarization == "dynamic":
+            return binarize(x, "dynamic", BlockNoise(seed, start).uniform(x.shape, x))
+        if self.dequantization:
+            return dequantize(x, BlockNoise(seed, start).uniform(x.shape, x))
+        return self._fixed(x, torch.arange(start, start + len(x), device=x.device))
+
+    def of_loose_images(self, images: Tensor) -> Tensor:
+        """x of images outside any data set, without noise: what encode() and reconstruct see."""
+        x = to_float(images)
+        return x if self.binarization in ("none", "dynamic") else binarize(x, "threshold", x)
+
+    def _fixed(self, x: Tensor, indices: Tensor) -> Tensor:
+        if self.binarization == "fixed":
+            channels, height, width = x.shape[1:]
+            return binarize(x, "fixed", fixed_noise(self.seed, indices, (channels, height, width)))
+        return binarize(x, "threshold", x) if self.binarization == "threshold" else x

@@ -1,0 +1,325 @@
+"""A tree of image files, decoded once into a memory-mapped file of 8-bit pixels in the user's cache."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.data.dataset import Progress
+from vaekit.data.images import SUFFIXES, Target, Uint8Array, header, open_image, prepare
+from vaekit.errors import DataError, StorageError
+
+VERSION = 1  # part of every key: raise it when the same files would decode to other pixels
+CHUNK = 64  # images per worker between two writes; bounds the memory
+WORKERS = min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+class Found(NamedTuple):
+    """An image file below a folder, and what changes when its content does."""
+
+    name: str  # relative, with forward slashes
+    size: int
+    mtime_ns: int
+
+
+class Skipped(NamedTuple):
+    """An image file that is not used, and why."""
+
+    name: str
+    reason: str
+
+
+class Store(NamedTuple):
+    """Decoded images, in the order of `names`; used + skipped = found."""
+
+    images: Tensor  # uint8 (N, C, H, W), memory-mapped
+    names: list[str]
+    skipped: list[Skipped]
+    unpadded: tuple[int, int, int]  # (C, H, W)
+    content: str  # SHA-256 of the pixels
+    folder: Path
+
+    @property
+    def skipped_csv(self) -> Path:
+        """The table of skipped files (path, reason)."""
+        return self.folder / "skipped.csv"
+
+
+def cache_root() -> Path:
+    """Where stores lie: $VAEKIT_CACHE, else the user's cache folder.
+
+    Example:
+        >>> isinstance(cache_root(), Path)
+        True
+    """
+    return Path(os.environ.get("VAEKIT_CACHE") or Path.home() / ".cache" / "vaekit" / "store").expanduser()
+
+
+def find_images(root: Path) -> list[Found]:
+    """Every image file below a folder, sorted by name; hidden ones are ignored, links followed but not in circles.
+
+    DataError where the folder is absent or unreadable.
+
+    Example:
+        >>> import tempfile
+        >>> find_images(Path(tempfile.mkdtemp()))
+        []
+    """
+    if not root.is_dir():
+        raise DataError(f"there is no folder '{root}'; set data.path to a folder of images")
+    try:
+        return sorted(_walk(root, "", frozenset()))
+    except OSError as error:
+        raise DataError(f"cannot list '{error.filename}': {error.strerror}") from error
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[Found]:
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:  # a link to a folder that we are in
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
+            elif Path(entry.name).suffix.lower() in SUFFIXES:
+                try:
+                    status = entry.stat()
+                    yield Found(prefix + entry.name, status.st_size, status.st_mtime_ns)
+                except OSError:  # a link to nothing: found, and skipped when it is read
+                    yield Found(prefix + entry.name, 0, 0)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def open_store(
+    root: Path,
+    files: Sequence[Found],
+    target: Target,
+    progress: Progress,
+    *,
+    outside: Sequence[Skipped] = (),
+    strict: bool = False,
+) -> Store:
+    """The decoded images of these files below a folder: from the cache, or decoded now.
+
+    `outside` are files that the caller left out, listed with the unreadable ones. `strict` refuses both.
+    """
+    key = _key(root, files, target, outside)
+    folder = cache_root() / key
+    store = _read(folder)
+    if store is None:
+        _build(root, files, target, progress, outside, folder)
+        store = _read(folder)
+    assert store is not None, f"{folder} was just written"
+    if strict and store.skipped:
+        name, reason = store.skipped[0]
+        others = (
+            f"{len(store.skipped)} of {len(files) + len(outside)} images cannot be used, listed in {store.skipped_csv}"
+        )
+        raise DataError(f"{others}; the first is '{name}': {reason}; repair or remove them, or set data.strict=false")
+    return store
+
+
+def _key(root: Path, files: Sequence[Found], target: Target, outside: Sequence[Skipped]) -> str:
+    digest = hashlib.sha256(json.dumps([VERSION, str(root.resolve()), asdict(target)]).encode())
+    for file in (*files, *outside):
+        digest.update(json.dumps(file).encode())
+    return digest.hexdigest()[:32]
+
+
+def _read(folder: Path) -> Store | None:
+    """The store in this folder; None where there is none, or a damaged one."""
+    try:
+        index: dict[str, Any] = json.loads((folder / "index.json").read_text())
+        images = map_images(folder / "images.npy")
+    except (OSError, ValueError):
+        return None
+    skipped = [Skipped(*entry) for entry in index["skipped"]]
+    channels, height, width = index["unpadded"]
+    return Store(images, index["names"], skipped, (channels, height, width), index["content"], folder)
+
+
+def map_images(path: Path) -> Tensor:
+    """A .npy file of uint8 pixels as a memory-mapped tensor.
+
+    Copy-on-write, so that writing to it harms nobody; read-only where the system will not promise that much memory.
+    """
+    try:
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+    except OSError:  # Linux refuses private maps that are larger than memory and swap together
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+            return torch.from_numpy(np.load(path, mmap_mode="r"))
+
+
+def _build(
+    root: Path, files: Sequence[Found], target: Target, progress: Progress, outside: Sequence[Skipped], folder: Path
+) -> None:
+    """Write a store under a temporary name, and rename it when it is whole."""
+    temporary = folder.with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    with ThreadPoolExecutor(WORKERS) as pool:  # Pillow releases the GIL while it decodes and resizes
+        target, unpadded = _settle(root, files, target, progress, pool)
+        try:
+            temporary.mkdir(parents=True)
+            names, skipped, content = _decode(root, files, target, progress, pool, temporary / "images.npy")
+            skipped = sorted([*skipped, *outside])
+            with (temporary / "skipped.csv").open("w", newline="") as stream:
+                csv.writer(stream).writerows([("path", "reason"), *skipped])
+            index = {"names": names, "skipped": skipped, "unpadded": unpadded, "content": content, "root": str(root)}
+            (temporary / "index.json").write_text(json.dumps(index))
+            if _read(folder) is None:  # else another process was faster
+                shutil.rmtree(folder, ignore_errors=True)
+                temporary.rename(folder)
+        except OSError as error:
+            if _read(folder) is None:
+                place = f"cannot store decoded images in {folder.parent} ({error.strerror or error})"
+                raise StorageError(f"{place}; free some space, or set $VAEKIT_CACHE to another folder") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _settle(
+    root: Path, files: Sequence[Found], target: Target, progress: Progress, pool: ThreadPoolExecutor
+) -> tuple[Target, tuple[int, int, int]]:
+    """The target with size and channels known, and the shape before padding."""
+    if target.size is None or target.channels is None:
+        headers: Counter[tuple[bool, int, int]] = Counter()
+        for start, chunk in _chunks(files):
+            headers.update(found for found in pool.map(_header_or_none, (root / f.name for f in chunk)) if found)
+            progress("looking at images", start + len(chunk), len(files))
+        if not headers:
+            raise DataError(f"none of the {len(files)} images in '{root}' can be read")
+        target = replace(target, channels=target.channels or (1 if all(grey for grey, _, _ in headers) else 3))
+        target = replace(target, size=target.size or _common_size(root, headers))
+    assert target.size is not None and target.channels is not None
+    return target, target.shape((target.channels, *target.size))
+
+
+def _header_or_none(path: Path) -> tuple[bool, int, int] | None:
+    try:
+        return header(path)
+    except DataError:  # decoding will fail too, and say why
+        return None
+
+
+def _common_size(root: Path, headers: Counter[tuple[bool, int, int]]) -> tuple[int, int]:
+    sizes: Counter[tuple[int, int]] = Counter()
+    for (_, height, width), count in headers.items():
+        sizes[height, width] += count
+    if len(sizes) > 1:
+        common = ", ".join(f"{height}×{width} ({count} images)" for (height, width), count in sizes.most_common(3))
+        raise DataError(
+            f"images in '{root}' have {len(sizes)} sizes (height×width), most often {common}; set data.size"
+        )
+    return next(iter(sizes))
+
+
+def _chunks(files: Sequence[Found]) -> Iterator[tuple[int, Sequence[Found]]]:
+    step = CHUNK * WORKERS
+    return ((start, files[start : start + step]) for start in range(0, len(files), step))
+
+
+def _decode(
+    root: Path, files: Sequence[Found], target: Target, progress: Progress, pool: ThreadPoolExecutor, path: Path
+) -> tuple[list[str], list[Skipped], str]:
+    """Names used, files skipped, SHA-256 of the pixels that were written to `path`."""
+
+    def decode(file: Found) -> Uint8Array | Skipped:
+        try:
+            return prepare(open_image(root / file.name, target.channels), target)
+        except DataError as error:
+            return Skipped(file.name, str(error))
+
+    names: list[str] = []
+    skipped: list[Skipped] = []
+    size = target.pad or target.size
+    assert size is not None and target.channels is not None
+    with NpyWriter(path, (target.channels, *size)) as writer:
+        for start, chunk in _chunks(files):
+            for file, result in zip(chunk, pool.map(decode, chunk), strict=True):
+                if isinstance(result, Skipped):
+                    skipped.append(result)
+                else:
+                    writer.append(result)
+                    names.append(file.name)
+            progress("decoding images", start + len(chunk), len(files))
+    if not names:
+        raise DataError(f"none of the {len(files)} images in '{root}' can be used; {skipped[0].reason}")
+    return names, skipped, writer.digest.hexdigest()
+
+
+class NpyWriter:
+    """Appends images to a .npy file whose length is not known before.
+
+    Written in sequence, not through a memory map: a map on a full disk kills the process instead of raising OSError.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+        self.path, self.shape, self.count = path, shape, 0
+        self.digest = hashlib.sha256()
+
+    def __enter__(self) -> NpyWriter:
+        self.stream = self.path.open("wb")
+        self._header()
+        return self
+
+    def _header(self) -> None:
+        # numpy leaves room in the header for the first axis to grow, so that rewriting it moves nothing
+        layout = {"descr": "|u1", "fortran_order": False, "shape": (self.count, *self.shape)}
+        np.lib.format.write_array_header_1_0(self.stream, layout)
+
+    def append(self, pixels: Uint8Array) -> None:
+        """Add one image, or several in one array."""
+        data = pixels.tobytes()
+        self.stream.write(data)
+        self.digest.update(data)
+        self.count += len(data) // int(np.prod(self.shape))
+
+    def __exit__(self, *error: object) -> None:
+        with self.stream:
+            self.stream.seek(0)
+            self._header()
+
+
+def take_on_disk(store: Store, rows: Tensor) -> Tensor:
+    """These images as a memory-mapped file of their own, written once: for splits that are too large for memory."""
+    name = hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]
+    path = store.folder / f"rows-{name}.npy"
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+        channels, height, width = store.images.shape[1:]
+        try:
+            with NpyWriter(temporary, (channels, height, width)) as writer:
+                for chunk in torch.split(rows, CHUNK):
+                    writer.append(store.images[chunk].numpy())
+            temporary.rename(path)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {path} ({error.strerror}); free some space or set $VAEKIT_CACHE"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+    return map_images(path)

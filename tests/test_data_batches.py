@@ -1,0 +1,82 @@
+"""Which images a step sees is a function of (seed, step); an evaluation sees each image once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vaekit.data.batches import Batches, in_order
+from vaekit.data.dataset import Dataset
+from vaekit.errors import DataError
+
+
+def numbered(count: int) -> Dataset:
+    return Dataset(torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous())
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(100, 10), (103, 10), (10, 10), (7, 10), (1, 1)])
+def test_an_epoch_visits_no_image_twice_and_drops_only_a_remainder(count: int, batch_size: int) -> None:
+    batches = Batches(numbered(count), batch_size, seed=0)
+    assert batches.steps_per_epoch == max(1, count // batch_size)
+    for epoch in (0, 5):
+        start = epoch * batches.steps_per_epoch
+        seen = torch.cat([batches.indices(start + step) for step in range(batches.steps_per_epoch)]).tolist()
+        assert len(set(seen)) == len(seen) == batches.steps_per_epoch * min(batch_size, count)
+
+
+def test_order_is_a_permutation_of_seed_and_epoch() -> None:
+    orders = {(seed, epoch): Batches(numbered(50), 8, seed).order(epoch) for seed in (0, 1) for epoch in (0, 1, 2)}
+    assert all(order.sort().values.tolist() == list(range(50)) for order in orders.values())
+    assert len({tuple(order.tolist()) for order in orders.values()}) == len(orders)
+    batches = Batches(numbered(50), 16, 1)  # another batch size, and epochs asked for out of turn
+    for epoch in (2, 0, 1, 0):
+        assert batches.order(epoch).equal(orders[1, epoch])
+
+
+def test_the_order_never_changes_between_versions() -> None:
+    assert Batches(numbered(8), 4, seed=5).order(3).tolist() == [0, 6, 1, 3, 4, 5, 2, 7]
+
+
+def test_every_image_comes_first_equally_often() -> None:
+    epochs, count = 1500, 10
+    batches = Batches(numbered(count), 1, seed=0)
+    first = torch.stack([batches.order(epoch)[[0, -1]] for epoch in range(epochs)])
+    error = (0.1 * 0.9 / epochs) ** 0.5
+    for column in first.T:
+        assert ((column.bincount(minlength=count) / epochs - 0.1).abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize("step", [0, 1, 9, 10, 37])
+def test_resuming_at_any_step_gives_the_same_batches(step: int) -> None:
+    whole = Batches(numbered(103), 10, seed=2)
+    straight = [whole.gather(whole.indices(i)) for i in range(45)]
+    resumed = Batches(numbered(103), 10, seed=2)
+    assert all(resumed.gather(resumed.indices(i)).equal(straight[i]) for i in range(step, 45))
+    assert whole.epoch(step) == step // 10
+
+
+def test_gather_takes_the_images_that_were_asked_for() -> None:
+    batches = Batches(numbered(20), 4, seed=0)
+    assert batches.gather(torch.tensor([7, 0, 7]))[:, 0, 1, 1].tolist() == [7, 0, 7]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 100])
+def test_an_evaluation_sees_every_image_once_in_order(batch_size: int) -> None:
+    seen = list(in_order(numbered(10), batch_size))
+    assert [start for start, _ in seen] == list(range(0, 10, batch_size))
+    assert torch.cat([batch for _, batch in seen]).equal(numbered(10).images)
+
+
+def test_training_on_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="no training images"):
+        Batches(numbered(0), 4, seed=0)
+
+
+def test_the_hot_path_needs_only_torch_and_numpy() -> None:
+    heavy = "{'PIL', 'pooch', 'sklearn', 'requests', 'pydantic', 'yaml'}"
+    code = f"import sys, vaekit.data; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
