@@ -1,0 +1,1 @@
+"""Honest numbers on a data set: `likelihood` (bounds), `quality` (PSNR, SSIM), `latents`, `report`."""

@@ -1,0 +1,162 @@
+"""Every number of one model on one data set, flat, with the unit in the key."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import torch
+
+from vaekit.conditionals import Likelihood
+from vaekit.data.batches import in_order
+from vaekit.data.dataset import Dataset
+from vaekit.data.pixels import Pixels
+from vaekit.errors import DataError
+from vaekit.evaluation.latents import LatentUse, latent_use
+from vaekit.evaluation.likelihood import Bounds, bounds
+from vaekit.evaluation.quality import psnr, ssim
+from vaekit.models import VAE, Model
+from vaekit.noise import no_noise
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The flat metrics of metrics.json, and the arrays behind them where the model has latents."""
+
+    metrics: Metrics
+    bounds: Bounds | None
+    latents: LatentUse | None
+
+
+def expected_seconds(model: Model, dataset: Dataset, pixels: Pixels, samples: int, seed: int) -> float:
+    """How long the bounds will take, by a timed run on a few images."""
+    if not isinstance(model, VAE):
+        return 0.0
+    few = dataset.subset(torch.arange(min(len(dataset), 64)))
+    part = min(samples, 64)
+    bounds(model, few, pixels, part, seed)  # the first pass warms up
+    began = time.perf_counter()
+    bounds(model, few, pixels, part, seed)
+    return (time.perf_counter() - began) * (len(dataset) / len(few)) * (samples / part)
+
+
+def evaluate_model(
+    model: Model,
+    dataset: Dataset,
+    pixels: Pixels,
+    *,
+    samples: int = 100,
+    seed: int = 0,
+    real_dims: int | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Evaluation:
+    """Bounds, bits/dim, PSNR, SSIM and latent use over the data set, every image once.
+
+    `samples` is K of the importance-weighted bound; `real_dims`, the pixels times channels without padding, counts
+    for bits/dim. The model is put into evaluation mode. DataError for an empty data set.
+    """
+    if len(dataset) == 0:
+        raise DataError("there are no images to evaluate on; give the split some, or evaluate another with --split")
+    model.eval()
+    found, use = None, None
+    metrics: Metrics = {}
+    if isinstance(model, VAE):
+        found = bounds(model, dataset, pixels, samples, seed, progress=progress)
+        use = latent_use(model, dataset, pixels, seed)
+        metrics |= _bound_metrics(found, model.likelihood, pixels, real_dims or math.prod(dataset.shape))
+        active = int(use.active.sum())
+        metrics |= {"active_units": active, "latent_dim": len(use.active)}
+    metrics |= _reconstruction_metrics(model, dataset, pixels, seed)
+    metrics |= {
+        "images": len(dataset),
+        "seed": seed,
+        "base_measure": base_measure(model.likelihood),
+        "is_likelihood": model.likelihood.family.is_likelihood,
+        "binarization": pixels.binarization,
+        "dequantization": pixels.dequantization,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }
+    return Evaluation(metrics, found, use)
+
+
+def base_measure(likelihood: Likelihood) -> str:
+    """What the densities are with respect to: `binary`, `discrete-256`, `density` on [0, 1], or `none`."""
+    bits = getattr(likelihood, "bits", None)
+    return f"discrete-{2**bits}" if bits else likelihood.family.base_measure
+
+
+def _bound_metrics(found: Bounds, likelihood: Likelihood, pixels: Pixels, dims: int) -> Metrics:
+    metrics: Metrics = {
+        "elbo_nats": float(found.elbo.mean()),
+        "distortion_nats": float(found.distortion.mean()),
+        "rate_nats": float(found.rate.mean()),
+    }
+    if not likelihood.family.is_likelihood:  # its "bound" bounds nothing: no likelihood is reported
+        return metrics
+    metrics |= {
+        "nll_nats": found.nll_nats,
+        "nll_se_nats": found.nll_se_nats,
+        "nll_sampling_se_nats": found.nll_sampling_se_nats,
+        "nll_samples": found.samples,
+        "effective_samples": float(found.effective_samples.mean()),
+    }
+    offset = bits_offset(base_measure(likelihood), pixels.dequantization)
+    if offset is not None:
+        metrics["bits_per_dim"] = found.nll_nats / (math.log(2) * dims) + offset
+        metrics["elbo_bits_per_dim"] = -float(found.elbo.mean()) / (math.log(2) * dims) + offset
+    return metrics
+
+
+def bits_offset(measure: str, dequantized: bool) -> float | None:
+    """What to add to nats / (ln 2 · dims): 0 for discrete values, 8 for densities of dequantised ones, else None."""
+    if measure.startswith("discrete") or measure == "binary":
+        return 0.0
+    return 8.0 if measure == "density" and dequantized else None
+
+
+@torch.no_grad()
+def _reconstruction_metrics(model: Model, dataset: Dataset, pixels: Pixels, seed: int) -> Metrics:
+    """Decoded mean at the mean code against the 8-bit image, whatever noise the model was shown."""
+    device = next(model.parameters()).device
+    sums = dict.fromkeys(("psnr_db", "ssim", "distortion_nats"), 0.0)
+    for start, images in in_order(dataset, 250):
+        x = pixels.for_evaluation(images.to(device), start, seed)
+        px = model(x, 1, no_noise).px
+        decoded, target = px.mean[0].clamp(0, 1).float(), images.to(device).float() / 255
+        sums["psnr_db"] += float(psnr(decoded, target).double().sum())
+        sums["ssim"] += float(ssim(decoded, target).double().sum())
+        sums["distortion_nats"] -= float(px.log_prob(x).double().sum())
+    means: Metrics = {name: total / len(dataset) for name, total in sums.items()}
+    if isinstance(model, VAE):
+        del means["distortion_nats"]  # the bounds have it, averaged over the posterior
+    return means
+
+
+def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, value with unit) rows for a table, the most telling first."""
+    rows: list[tuple[str, str]] = []
+
+    def add(key: str, name: str, form: str) -> None:
+        if key in metrics:
+            rows.append((name, form.format(metrics[key])))
+
+    if "nll_nats" in metrics:
+        error = f"{metrics['nll_nats']:.2f} ± {metrics['nll_se_nats']:.2f} nats"
+        rows.append((f"NLL (importance-weighted, K = {metrics['nll_samples']})", error))
+    add("elbo_nats", "ELBO" if metrics.get("is_likelihood") else "ELBO (of a loss that is no likelihood)", "{:.2f} nats")
+    add("distortion_nats", "distortion", "{:.2f} nats")
+    add("rate_nats", "rate (KL)", "{:.2f} nats")
+    add("bits_per_dim", "bits per dimension", "{:.3f}")
+    add("effective_samples", "effective samples", "{:.1f}")
+    add("psnr_db", "PSNR of reconstructions", "{:.2f} dB")
+    add("ssim", "SSIM of reconstructions", "{:.3f}")
+    if "active_units" in metrics:
+        rows.append(("active units", f"{metrics['active_units']} of {metrics['latent_dim']}"))
+    return rows

@@ -1,0 +1,123 @@
+"""Bounds on log p(x) over a whole data set, every image once, streamed over images and samples.
+
+Sums run in float64; noise depends on (seed, image, sample) alone, so batch and chunk change nothing but speed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaekit.data.batches import in_order
+from vaekit.data.dataset import Dataset
+from vaekit.data.pixels import Pixels
+from vaekit.models import VAE
+from vaekit.noise import IMAGES_PER_BLOCK, SAMPLES_PER_BLOCK, BlockNoise
+from vaekit.trace import kl, log_weight
+
+ROWS_ON_CPU = 2048  # images times samples decoded at once: large enough for the matrix kernels, small enough for cache
+ROWS_ON_GPU = 65536
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Per image, nats, float64 (N,): each bounds log p(x) from below, except distortion and rate, which are parts."""
+
+    elbo: Tensor
+    distortion: Tensor  # -log p(x | z), mean over the samples
+    rate: Tensor  # KL(q || p)
+    importance: Tensor  # log 1/K sum_k p(x, z_k) / q(z_k | x)
+    effective_samples: Tensor  # (sum w)^2 / sum w^2, between 1 and K
+    samples: int
+
+    @property
+    def nll_nats(self) -> float:
+        """-importance-weighted bound, mean over the data set."""
+        return -float(self.importance.mean())
+
+    @property
+    def nll_se_nats(self) -> float:
+        """Standard error of that mean over images: how well the data set's size pins it down."""
+        return float(self.importance.std()) / math.sqrt(len(self.importance))
+
+    @property
+    def nll_sampling_se_nats(self) -> float:
+        """Standard error from the finite number of samples alone (delta method)."""
+        variance = (1 / self.effective_samples - 1 / self.samples).clamp_min(0)
+        return math.sqrt(float(variance.sum())) / len(variance)
+
+
+class StreamedLogMean:
+    """log 1/K sum exp(w) and the effective sample size of (K, B) log-weights that come in chunks over K."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.log_sum: Tensor | None = None
+        self.log_sum_of_squares: Tensor | None = None
+
+    def add(self, log_weights: Tensor) -> None:
+        """log_weights (k, B), nats."""
+        w = log_weights.double()
+        total, squares = torch.logsumexp(w, 0), torch.logsumexp(2 * w, 0)
+        self.log_sum = total if self.log_sum is None else torch.logaddexp(self.log_sum, total)
+        previous = self.log_sum_of_squares
+        self.log_sum_of_squares = squares if previous is None else torch.logaddexp(previous, squares)
+        self.count += len(w)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """(log-mean-exp, effective sample size), each (B,)."""
+        assert self.log_sum is not None and self.log_sum_of_squares is not None
+        return self.log_sum - math.log(self.count), torch.exp(2 * self.log_sum - self.log_sum_of_squares)
+
+
+@torch.no_grad()
+def bounds(
+    model: VAE,
+    dataset: Dataset,
+    pixels: Pixels,
+    samples: int,
+    seed: int,
+    *,
+    rows: int | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Bounds:
+    """ELBO and importance-weighted bound with K = `samples` of every image.
+
+    Burda, Grosse & Salakhutdinov 2016, arXiv:1509.00519. `rows`: images times samples decoded at once.
+    `progress` hears the share of images that are done.
+    """
+    device = next(model.parameters()).device
+    rows = rows or (ROWS_ON_GPU if device.type == "cuda" else ROWS_ON_CPU)
+    batch = min(IMAGES_PER_BLOCK, rows) if samples > 1 else min(len(dataset), rows)
+    chunk = max(1, min(samples, rows // batch))
+    if chunk > SAMPLES_PER_BLOCK:  # whole blocks: none is drawn twice
+        chunk -= chunk % SAMPLES_PER_BLOCK
+    results: list[tuple[Tensor, ...]] = []
+    for start, images in in_order(dataset, batch):
+        x = pixels.for_evaluation(images.to(device), start, seed)
+        results.append(_bounds_of_batch(model, x, samples, chunk, seed, start))
+        progress((start + len(x)) / len(dataset))
+    columns = [torch.cat(column).cpu() for column in zip(*results, strict=True)]
+    return Bounds(*columns, samples=samples)
+
+
+def _bounds_of_batch(model: VAE, x: Tensor, samples: int, chunk: int, seed: int, start: int) -> tuple[Tensor, ...]:
+    q = model.posterior(x)
+    stream = StreamedLogMean()
+    distortion = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    rate = torch.zeros_like(distortion)
+    for first in range(0, samples, chunk):
+        count = min(chunk, samples - first)
+        trace = model.trace(x, q, count, BlockNoise(seed, start, first))
+        log_px = trace.px.log_prob(x)
+        stream.add(log_weight(trace, log_px))
+        distortion -= log_px.double().sum(0)
+        per_sample = torch.stack([kl(latent).double().expand(count, len(x)) for latent in trace.latents]).sum(0)
+        rate += per_sample.sum(0)
+    distortion, rate = distortion / samples, rate / samples
+    importance, effective = stream.result()
+    return -distortion - rate, distortion, rate, importance, effective

@@ -1,0 +1,114 @@
+"""Every picture: grids of images at whole-pixel scale, and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaekit.checkpoint import storage_errors
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+Array = np.ndarray[Any, Any]
+
+GAP = 2  # pixels between images, in the grid's own scale
+PAPER = 255
+SHORTEST_SIDE = 56  # images below this are enlarged by a whole factor, so that their pixels stay sharp
+
+
+def to_bytes(images: Array) -> Array:
+    """uint8 (N, H, W, C) from floats (N, C, H, W) in [0, 1]; what lies outside is clipped, never wrapped round."""
+    scaled = np.clip(np.nan_to_num(np.asarray(images, dtype=np.float64)), 0, 1) * 255
+    return np.rint(scaled).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def image_grid(rows: Sequence[Array], *, titles: Sequence[str] = ()) -> Image.Image:
+    """One picture from rows of images, each (N, C, H, W) in [0, 1]; `titles` stand above, one line for each."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    cells = [to_bytes(row) for row in rows]
+    height, width = cells[0].shape[1:3]
+    factor = max(1, -(-SHORTEST_SIDE // min(height, width)))
+    height, width = height * factor, width * factor
+    columns = max(len(row) for row in cells)
+    line = 18 if titles else 0
+    size = (columns * (width + GAP) + GAP, len(titles) * line + len(cells) * (height + GAP) + GAP)
+    sheet = Image.new("RGB", size, (PAPER,) * 3)
+    draw = ImageDraw.Draw(sheet)
+    for i, title in enumerate(titles):
+        draw.text((GAP + 2, i * line + 2), title, fill=(40, 40, 40), font=ImageFont.load_default(13))
+    for i, row in enumerate(cells):
+        for j, pixels in enumerate(row):
+            picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+            picture = picture.resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(picture, (GAP + j * (width + GAP), len(titles) * line + GAP + i * (height + GAP)))
+    return sheet
+
+
+def rows_of(images: Array, columns: int) -> list[Array]:
+    """Cut a batch into rows of a grid."""
+    return [images[i : i + columns] for i in range(0, len(images), columns)]
+
+
+def reconstruction_rows(originals: Array, reconstructions: Array, columns: int = 10) -> list[Array]:
+    """Rows of originals, each followed by its reconstructions and the absolute difference."""
+    rows = []
+    for first in range(0, len(originals), columns):
+        part = slice(first, first + columns)
+        clipped = np.clip(reconstructions[part], 0, 1)
+        rows += [originals[part], clipped, np.abs(originals[part] - clipped)]
+    return rows
+
+
+def save_picture(picture: Image.Image, path: Path) -> Path:
+    """Write a PNG, making its folder."""
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    return path
+
+
+def loss_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Negative ELBO, distortion, rate and β over the epochs, training and validation, in nats per example."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    panels = {"−ELBO": "elbo", "distortion": "distortion", "rate (KL)": "rate", "β": "beta"}
+    for axes, (title, key) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        for split in ("train", "validation"):
+            points = [(row["epoch"], row[key]) for row in history if row["split"] == split and key in row]
+            if not points:
+                continue
+            epochs, values = zip(*points, strict=True)
+            sign = -1 if key == "elbo" else 1
+            style = {"train": {"alpha": 0.6, "linewidth": 1.0}, "validation": {"linewidth": 2.0}}[split]
+            axes.plot(epochs, [sign * value for value in values], label=split, **style)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("nats per image" if key != "beta" else "weight of the rate")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            _focus(axes)
+            axes.legend()
+    return figure
+
+
+def _focus(axes: Any) -> None:
+    """Leave the first steep steps out of view, so that the rest can be read."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float)[len(line.get_ydata()) // 20 :] for line in axes.lines])
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or 0.5
+    axes.set_ylim(low - margin, high + margin)
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a PNG, making its folder."""
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+    return path

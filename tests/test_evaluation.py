@@ -1,0 +1,187 @@
+"""Metrics are of the whole set, every image once, and depend on no batch, chunk or order."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vaekit.build import vae
+from vaekit.config.schema import Part
+from vaekit.data.dataset import Dataset
+from vaekit.data.pixels import Pixels
+from vaekit.evaluation.evaluate import bits_offset, evaluate_model
+from vaekit.evaluation.latents import latent_use
+from vaekit.evaluation.likelihood import StreamedLogMean, bounds
+from vaekit.evaluation.quality import psnr, ssim
+from vaekit.evaluation.report import write_reports
+from vaekit.models import Autoencoder
+
+SHAPE = (1, 6, 5)
+SMALL = Part("mlp", {"widths": (8,)})
+
+
+def images(count, shape=SHAPE, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    made = vae(SHAPE, 3, SMALL).eval()
+    with torch.no_grad():  # a posterior that is neither the prior nor the same for every image
+        for p in made.parameters():
+            p.mul_(2)
+    return made
+
+
+DYNAMIC = Pixels(binarization="dynamic")
+
+
+@pytest.mark.parametrize("rows", [1, 37, 64, 1000, 100_000])
+def test_batch_and_chunk_change_nothing(model, rows):
+    data = Dataset(images(150))
+    reference = bounds(model, data, DYNAMIC, 40, seed=1)
+    found = bounds(model, data, DYNAMIC, 40, seed=1, rows=rows)
+    for name in ("elbo", "distortion", "rate", "importance"):
+        assert float(getattr(found, name).mean()) == pytest.approx(float(getattr(reference, name).mean()), rel=1e-6), name
+    assert torch.allclose(found.effective_samples, reference.effective_samples, rtol=1e-3)  # an exponential of sums
+
+
+def test_more_samples_reuse_the_first_ones(model):
+    """The first K samples are the same whatever K: a larger K refines a bound and does not redraw it."""
+    data = Dataset(images(10))
+    few, many = bounds(model, data, DYNAMIC, 1, 0), bounds(model, data, DYNAMIC, 2, 0)
+    assert torch.all(many.importance >= few.importance - math.log(2) - 1e-6)
+
+
+def test_seed_changes_the_estimate_and_the_same_seed_does_not(model):
+    data = Dataset(images(20))
+    assert torch.equal(bounds(model, data, DYNAMIC, 8, 0).importance, bounds(model, data, DYNAMIC, 8, 0).importance)
+    assert not torch.equal(bounds(model, data, DYNAMIC, 8, 0).importance, bounds(model, data, DYNAMIC, 8, 1).importance)
+
+
+def test_last_small_batch_weighs_what_it_should(model):
+    """A mean over 65 images is not the mean of a mean over 64 and one over 1."""
+    data = Dataset(images(65))
+    each = bounds(model, data, DYNAMIC, 4, 0)
+    assert len(each.importance) == 65
+    metrics = evaluate_model(model, data, DYNAMIC, samples=4).metrics
+    assert metrics["nll_nats"] == pytest.approx(-float(each.importance.sum()) / 65)
+
+
+def test_streamed_log_mean_is_the_log_mean_of_the_whole():
+    torch.manual_seed(0)
+    weights = 30 * torch.randn(50, 7, dtype=torch.float64)
+    stream = StreamedLogMean()
+    for chunk in weights.split([1, 20, 29]):
+        stream.add(chunk)
+    log_mean, effective = stream.result()
+    assert torch.allclose(log_mean, torch.logsumexp(weights, 0) - math.log(50))
+    w = torch.softmax(weights, 0)
+    assert torch.allclose(effective, 1 / w.square().sum(0))
+    assert bool((effective >= 1 - 1e-9).all()) and bool((effective <= 50).all())
+
+
+def test_importance_bound_is_above_the_elbo_and_its_error_bar_holds():
+    """Over many seeds, the spread of the estimate is what one run says it is (within a factor)."""
+    torch.manual_seed(0)
+    near = vae(SHAPE, 3, SMALL).eval()  # untrained: close to its prior, so that no single weight rules
+    data, pixels = Dataset(images(60)), Pixels(binarization="threshold")
+    runs = [bounds(near, data, pixels, 50, seed) for seed in range(40)]
+    assert float(runs[0].importance.mean()) > float(runs[0].elbo.mean())
+    spread = float(np.std([r.nll_nats for r in runs], ddof=1))
+    claimed = float(np.mean([r.nll_sampling_se_nats for r in runs]))
+    assert 0.6 < claimed / spread < 1.6
+
+
+def test_constant_weights_have_no_sampling_error():
+    stream = StreamedLogMean()
+    stream.add(torch.full((9, 2), -3.0))
+    log_mean, effective = stream.result()
+    assert torch.allclose(log_mean, torch.full((2,), -3.0, dtype=torch.float64))
+    assert torch.allclose(effective, torch.full((2,), 9.0, dtype=torch.float64))
+
+
+def test_psnr_and_ssim_agree_with_torchmetrics():
+    metrics = pytest.importorskip("torchmetrics.functional.image")
+    torch.manual_seed(0)
+    x = torch.rand(3, 3, 24, 31)
+    y = (x + 0.1 * torch.randn_like(x)).clamp(0, 1)
+    _, whole = metrics.structural_similarity_index_measure(y, x, data_range=1.0, return_full_image=True)
+    inside = whole[..., 5:-5, 5:-5].mean((1, 2, 3))  # their mean also counts windows over a reflected border
+    assert torch.allclose(ssim(y, x), inside, atol=1e-5)
+    each = [float(metrics.peak_signal_noise_ratio(a, b, data_range=1.0)) for a, b in zip(y, x, strict=True)]
+    assert psnr(y, x).tolist() == pytest.approx(each, rel=1e-4)
+
+
+def test_ssim_of_equal_images_is_one_also_when_they_are_tiny():
+    for shape in ((1, 8, 8), (1, 28, 20), (3, 2, 3), (1, 1, 1)):
+        x = torch.rand(2, *shape)
+        assert torch.allclose(ssim(x, x), torch.ones(2), atol=1e-4)
+        assert float(ssim(1 - x, x).mean()) < 1
+    assert float(psnr(x, x).max()) == pytest.approx(100)
+
+
+def test_active_units_are_the_dimensions_that_vary_with_the_image(model):
+    data = Dataset(images(300))
+    torch.manual_seed(0)
+    made = vae(SHAPE, 4, Part("mlp", {"widths": ()}))
+    with torch.no_grad():
+        layer = made.posterior.network[1]
+        layer.weight[2:4].zero_()  # two means that no image moves
+        layer.weight[4:].zero_()
+    use = latent_use(made, data, Pixels(), seed=0)
+    assert use.active.tolist() == [True, True, False, False]
+    means = made.encode(data.images.float() / 255).double()
+    assert torch.allclose(use.mean_variance, means.var(0, correction=0), rtol=1e-5)
+
+
+def test_bits_per_dim_is_nats_over_ln2_dims_and_only_where_it_exists():
+    torch.manual_seed(0)
+    data = Dataset(images(30))
+    discrete = vae(SHAPE, 3, SMALL, "discretised-logistic")
+    metrics = evaluate_model(discrete, data, Pixels(), samples=5).metrics
+    assert metrics["bits_per_dim"] == pytest.approx(metrics["nll_nats"] / (30 * math.log(2)))
+    density = vae(SHAPE, 3, SMALL, "gaussian")
+    assert "bits_per_dim" not in evaluate_model(density, data, Pixels(), samples=5).metrics
+    dequantised = evaluate_model(density, data, Pixels(dequantization=True), samples=5).metrics
+    assert dequantised["bits_per_dim"] == pytest.approx(dequantised["nll_nats"] / (30 * math.log(2)) + 8)
+    assert bits_offset("none", False) is None
+
+
+def test_padding_does_not_count_as_dimensions():
+    data = Dataset(images(10))
+    metrics = evaluate_model(vae(SHAPE, 3, SMALL, "discretised-logistic"), data, Pixels(), samples=2, real_dims=12).metrics
+    assert metrics["bits_per_dim"] == pytest.approx(metrics["nll_nats"] / (12 * math.log(2)))
+
+
+def test_a_loss_that_is_no_likelihood_gets_no_likelihood_number():
+    metrics = evaluate_model(vae(SHAPE, 3, SMALL, "bce"), Dataset(images(10)), Pixels(), samples=2).metrics
+    assert metrics["is_likelihood"] is False
+    assert metrics["base_measure"] == "none"
+    assert not {"nll_nats", "bits_per_dim"} & metrics.keys()
+
+
+def test_an_autoencoder_has_distortion_but_no_bounds():
+    from vaekit.build import build_model
+    from vaekit.config.schema import ModelConfig
+
+    made = build_model(ModelConfig(kind="autoencoder", latent_dim=3, network=SMALL, likelihood=Part("gaussian")), SHAPE)
+    assert isinstance(made, Autoencoder)
+    metrics = evaluate_model(made, Dataset(images(10)), Pixels(), samples=2).metrics
+    assert "distortion_nats" in metrics and "psnr_db" in metrics
+    assert not {"elbo_nats", "nll_nats", "rate_nats"} & metrics.keys()
+
+
+def test_reports_hold_what_was_measured(model, tmp_path):
+    evaluation = evaluate_model(model, Dataset(images(10)), DYNAMIC, samples=2)
+    path = write_reports(tmp_path, evaluation, {"split": "test"})
+    written = json.loads(path.read_text())
+    assert written == {**evaluation.metrics, "split": "test"}
+    assert all(not isinstance(value, dict | list) for value in written.values())
+    table = (tmp_path / "reports" / "latents.csv").read_text().splitlines()
+    kls = [float(line.split(",")[1]) for line in table[1:]]
+    assert sum(kls) == pytest.approx(evaluation.metrics["rate_nats"], rel=1e-5)
