@@ -17,7 +17,7 @@ def test_any_cut_of_images_and_samples_gives_the_same_numbers():
 def test_uniform_noise_of_pixels_likewise():
     whole = BlockNoise(3).uniform(torch.Size((150, 1, 4, 4)), LIKE)
     assert torch.equal(BlockNoise(3, 70).uniform(torch.Size((80, 1, 4, 4)), LIKE), whole[70:])
-    assert 0 <= float(whole.min()) and float(whole.max()) < 1
+    assert float(whole.min()) >= 0 and float(whole.max()) < 1
 
 
 def test_seed_level_image_and_sample_all_matter():

@@ -50,7 +50,9 @@ def test_weight_over_pixels_is_exact():
 
 def test_a_mapping_and_its_dataclass_are_the_same():
     written = {"kind": "cosine", "start": 1.0, "end": 0.0, "over": 3.0}
-    assert values(build_schedule(written, 7), range(30)) == values(build_schedule(ScheduleConfig(**written), 7), range(30))
+    assert values(build_schedule(written, 7), range(30)) == values(
+        build_schedule(ScheduleConfig(**written), 7), range(30)
+    )
 
 
 def rate(steps_per_epoch=10, total=100, **options):

@@ -19,7 +19,7 @@ from vaekit.config.schema import Schedule as ScheduleSpec
 from vaekit.errors import ConfigError, suggest
 from vaekit.models import VAE, Autoencoder, Encoder, Model
 from vaekit.networks import Shape
-from vaekit.schedules import Schedule
+from vaekit.schedules import Schedule, ScheduleValue
 from vaekit.trace import Objective
 
 
@@ -55,7 +55,6 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
 }
 
 
-
 def _choose(table: Mapping[str, Any], part: Part, what: str) -> Any:
     if part.kind not in table:
         raise ConfigError(f"unknown {what} '{part.kind}'; {suggest(part.kind, table)}")
@@ -76,9 +75,7 @@ def build_model(config: ModelConfig, shape: Shape) -> Model:
         return network.encoder(shape, outputs, **options)
 
     if config.kind == "autoencoder":
-        return Autoencoder(
-            Encoder(encoder, config.latent_dim), likelihood, config.corruption, config.corruption_level
-        )
+        return Autoencoder(Encoder(encoder, config.latent_dim), likelihood, config.corruption, config.corruption_level)
     prior = _choose(PRIORS, config.prior, "prior")(config.latent_dim, **config.prior.options)
     posterior = _choose(POSTERIORS, config.posterior, "posterior")(
         encoder, config.latent_dim, **config.posterior.options
@@ -100,9 +97,17 @@ def vae(
         >>> vae((1, 28, 28), 20, Part("mlp", {"widths": (200,)})).encode(torch.rand(5, 1, 28, 28)).shape
         torch.Size([5, 20])
     """
-    parts = {"network": network, "likelihood": likelihood, "posterior": posterior, "prior": prior}
-    chosen = {name: Part(part) if isinstance(part, str) else part for name, part in parts.items()}
-    model = build_model(ModelConfig(latent_dim=latent_dim, **chosen), shape)
+    def part(choice: Part | str) -> Part:
+        return Part(choice) if isinstance(choice, str) else choice
+
+    config = ModelConfig(
+        latent_dim=latent_dim,
+        network=part(network),
+        likelihood=part(likelihood),
+        posterior=part(posterior),
+        prior=part(prior),
+    )
+    model = build_model(config, shape)
     assert isinstance(model, VAE)
     return model
 
@@ -124,14 +129,14 @@ def build_objective(part: Part, steps_per_epoch: int, pixels: int) -> BuiltObjec
 
 def scheduled_defaults(factory: Callable[..., Any]) -> dict[str, Any]:
     """Name to default of the options that are schedules."""
-    parameters = inspect.signature(factory).parameters.values()
-    return {p.name: p.default for p in parameters if "ScheduleValue" in str(p.annotation)}
+    parameters = inspect.signature(factory, eval_str=True).parameters.values()
+    return {p.name: p.default for p in parameters if p.annotation == ScheduleValue}
 
 
 PER_PIXEL = re.compile(r"\s*([-+.\deE]+)\s*/\s*pixels\s*")
 
 
-def build_schedule(spec: ScheduleSpec, steps_per_epoch: int, pixels: int = 1) -> Schedule:
+def build_schedule(spec: ScheduleSpec | Schedule | dict[str, Any], steps_per_epoch: int, pixels: int = 1) -> Schedule:
     """A function of the step from a number, "number/pixels", (epoch, value) pairs or a mapping."""
     if isinstance(spec, str):
         match = PER_PIXEL.fullmatch(spec)
@@ -142,7 +147,7 @@ def build_schedule(spec: ScheduleSpec, steps_per_epoch: int, pixels: int = 1) ->
         return spec
     if isinstance(spec, int | float):
         return schedules.constant(float(spec))
-    if isinstance(spec, Mapping):  # the options of a part stay as they were written
+    if isinstance(spec, dict):  # the options of a part stay as they were written
         spec = ScheduleConfig(**spec)
     if not isinstance(spec, ScheduleConfig):
         return schedules.pairs([(time * steps_per_epoch, value) for time, value in spec])

@@ -71,16 +71,17 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
         yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
 
 
-def _likelihood_problems(
-    config: Config, family: type[ImageDistribution]
-) -> Iterator[tuple[tuple[str, ...], str]]:
+def _likelihood_problems(config: Config, family: type[ImageDistribution]) -> Iterator[tuple[tuple[str, ...], str]]:
     binary = config.data.binarize != "none"
     kind = config.model.likelihood.kind
     where = ("model", "likelihood")
     if family.base_measure == "binary" and not binary:
-        yield where, (
-            f"'{kind}' describes 0/1 pixels but data.binarize is none; set data.binarize=dynamic, "
-            "or choose continuous-bernoulli, gaussian, discretised-logistic, or bce (not a likelihood)"
+        yield (
+            where,
+            (
+                f"'{kind}' describes 0/1 pixels but data.binarize is none; set data.binarize=dynamic, "
+                "or choose continuous-bernoulli, gaussian, discretised-logistic, or bce (not a likelihood)"
+            ),
         )
     if family.base_measure != "binary" and binary:
         yield where, f"data.binarize={config.data.binarize} gives 0/1 pixels; use bernoulli, or data.binarize=none"

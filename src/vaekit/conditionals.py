@@ -110,7 +110,8 @@ class Likelihood(Conditional):
 
     def distribution(self, parameters: tuple[Tensor, ...]) -> Distribution:
         """From `outputs` tensors (*lead, C, H, W)."""
-        return self.family(*parameters, validate_args=False)
+        (loc,) = parameters
+        return self.family(loc, validate_args=False)
 
     def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fix what is estimated from (x, decoded mean) pairs of the training set. Most have nothing to fix."""
@@ -141,11 +142,11 @@ class _Scaled(Likelihood):
         super().__init__(network_for, shape, outputs=2 if scale == "pixel" else 1)
         self.scale = scale
         initial = torch.tensor(math.log(initial_scale))
+        self.log_scale: Tensor
         if scale == "scalar":
-            self.log_scale = nn.Parameter(initial)
+            self.register_parameter("log_scale", nn.Parameter(initial))
         else:
             self.register_buffer("log_scale", initial)
-        self.log_scale: Tensor
         self.floor, self.ceiling = LIKELIHOOD_LOG_SCALE
 
     def located(self, loc: Tensor, log_scale: Tensor) -> Distribution:

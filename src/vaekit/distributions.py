@@ -194,7 +194,9 @@ class ContinuousBernoulliImage(ImageDistribution):
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
         u = self._uniform(sample_shape)
         small, size = self._split()
-        falling = -torch.log1p(u * torch.expm1(-size)) / size  # inverse CDF of a negative logit; mirrored for a positive
+        falling = (
+            -torch.log1p(u * torch.expm1(-size)) / size
+        )  # inverse CDF of a negative logit; mirrored for a positive
         near = u + 0.5 * self.loc * u * (1 - u)
         return torch.where(small, near, torch.where(self.loc > 0, 1 - falling, falling)).clamp(0, 1)
 
@@ -308,8 +310,9 @@ class DiscretisedLogisticImage(GaussianImage):
 
     @property
     def mean(self) -> Tensor:
-        """The mean: the sum over grey values of P(X >= k); for many of them, the integral of which it is the midpoint rule
-        (at most half a grey value off).
+        """The mean: a sum of P(X >= k) over grey values.
+
+        For many of them, the integral of which that sum is the midpoint rule: at most half a grey value off.
         """
         scale = self.log_scale.exp()
         if self.steps < 16:

@@ -64,7 +64,7 @@ def elbo(
         >>> elbo(beta=4)(trace, torch.tensor(0)) > elbo()(trace, torch.tensor(0))
         tensor(True)
     """
-    rate = _rate
+    rate: Callable[[Latent], Tensor] = _rate
     if free_bits > 0:
         rate = _rate_free_per_dim(free_bits) if free_bits_per == "dimension" else _rate_free_per_level(free_bits)
     return Elbo(as_schedule(weight), as_schedule(beta), rate)

@@ -100,7 +100,9 @@ def loss_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _focus(axes: Any) -> None:
     """Leave the first steep steps out of view, so that the rest can be read."""
-    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float)[len(line.get_ydata()) // 20 :] for line in axes.lines])
+    values = np.concatenate(
+        [np.asarray(line.get_ydata(), dtype=float)[len(line.get_ydata()) // 20 :] for line in axes.lines]
+    )
     low, high = float(values.min()), float(values.max())
     margin = 0.05 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)

@@ -150,7 +150,9 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "nll_nats" in metrics:
         error = f"{metrics['nll_nats']:.2f} ± {metrics['nll_se_nats']:.2f} nats"
         rows.append((f"NLL (importance-weighted, K = {metrics['nll_samples']})", error))
-    add("elbo_nats", "ELBO" if metrics.get("is_likelihood") else "ELBO (of a loss that is no likelihood)", "{:.2f} nats")
+    add(
+        "elbo_nats", "ELBO" if metrics.get("is_likelihood") else "ELBO (of a loss that is no likelihood)", "{:.2f} nats"
+    )
     add("distortion_nats", "distortion", "{:.2f} nats")
     add("rate_nats", "rate (KL)", "{:.2f} nats")
     add("bits_per_dim", "bits per dimension", "{:.3f}")

@@ -101,8 +101,8 @@ def bounds(
         x = pixels.for_evaluation(images.to(device), start, seed)
         results.append(_bounds_of_batch(model, x, samples, chunk, seed, start))
         progress((start + len(x)) / len(dataset))
-    columns = [torch.cat(column).cpu() for column in zip(*results, strict=True)]
-    return Bounds(*columns, samples=samples)
+    elbo, distortion, rate, importance, effective = (torch.cat(c).cpu() for c in zip(*results, strict=True))
+    return Bounds(elbo, distortion, rate, importance, effective, samples)
 
 
 def _bounds_of_batch(model: VAE, x: Tensor, samples: int, chunk: int, seed: int, start: int) -> tuple[Tensor, ...]:

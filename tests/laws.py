@@ -1,0 +1,120 @@
+"""Laws that every part of a table must obey; the tests walk the tables, so a new part is covered by its table line."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.integrate import quad
+
+from vaekit.build import build_objective, vae
+from vaekit.conditionals import Likelihood
+from vaekit.config.schema import Part
+from vaekit.distributions import ImageDistribution
+from vaekit.models import VAE
+from vaekit.trace import terms
+
+SMALL = Part("mlp", {"widths": (8,)})
+STEP = torch.tensor(3)
+
+
+class Constant(torch.nn.Module):
+    """A network that says the same for every code."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("values", values)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.values.expand(len(z), -1)[:, :, None, None]
+
+
+def one_pixel(kind: Callable[..., Likelihood], spread: float, seed: int) -> ImageDistribution:
+    """p(x | z) of a single pixel, from a network with random outputs; float64."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def network_for(outputs: int) -> torch.nn.Module:
+        return Constant(spread * torch.randn(outputs, generator=generator, dtype=torch.float64))
+
+    likelihood = kind(network_for, (1, 1, 1)).double().eval()
+    return likelihood(torch.zeros(1, 2, dtype=torch.float64))
+
+
+def density(px: ImageDistribution, x: float) -> float:
+    return math.exp(float(px.log_prob(torch.full((1, 1, 1), x, dtype=torch.float64)).detach()))
+
+
+def levels_of(px: ImageDistribution) -> int:
+    return 2 if px.base_measure == "binary" else int(px.base_measure.removeprefix("discrete-"))
+
+
+def mass(px: ImageDistribution, power: int = 0) -> float:
+    """∫ x^power p(x) dx, or the sum over grey values."""
+    if px.base_measure != "density":
+        count = levels_of(px)
+        return sum(density(px, k / (count - 1)) * (k / (count - 1)) ** power for k in range(count))
+    samples = px.sample(torch.Size([2000])).double().flatten().numpy()
+    centre, width = float(np.median(samples)), float(np.quantile(np.abs(samples - np.median(samples)), 0.7)) + 1e-9
+    bounded = not bool(px.support.check(torch.full((1, 1, 1), 2.0)))
+    points = [centre + side * width * reach for reach in (0, 0.3, 1, 3, 8, 20, 60, 300, 2000) for side in (-1, 1)]
+    edges = sorted({0.0, 1.0, *(p for p in points if 0 < p < 1)} if bounded else set(points))
+    return sum(
+        quad(lambda x: density(px, x) * x**power, low, high, epsabs=1e-13, epsrel=1e-13, limit=300)[0]
+        for low, high in itertools.pairwise(edges)
+    )
+
+
+def assert_normalises(kind: Callable[..., Likelihood], limit: float = 1e-10) -> None:
+    """Total probability 1 for easy and extreme outputs of the network."""
+    for seed, spread in enumerate((0.3, 1.0, 3.0)):
+        assert abs(mass(one_pixel(kind, spread, seed)) - 1) < limit, (kind.__name__, spread)
+
+
+def assert_samples_follow(kind: Callable[..., Likelihood]) -> None:
+    """The mean that it states, the mean of its density and the mean of its samples are one."""
+    torch.manual_seed(0)
+    px = one_pixel(kind, 1.0, seed=5)
+    samples = px.sample(torch.Size([20_000])).double()
+    expected = mass(px, power=1)
+    assert abs(float(px.mean) - expected) < 2e-3
+    assert abs(float(samples.mean()) - expected) < 5 * float(samples.std()) / math.sqrt(samples.numel()) + 1e-9
+
+
+def zeros(level: int, shape: torch.Size, like: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(shape, dtype=like.dtype)
+
+
+def small_model(likelihood: str, shape: tuple[int, int, int] = (1, 6, 5)) -> tuple[VAE, torch.Tensor]:
+    """A float64 VAE and four images that it can describe."""
+    torch.manual_seed(0)
+    model = vae(shape, 3, SMALL, likelihood).double()
+    x = torch.rand(4, *shape, dtype=torch.float64)
+    return model, (x.round() if model.likelihood.family.base_measure == "binary" else (x * 255).round() / 255)
+
+
+def assert_unchanged_by_duplication(objective: str, likelihood: str, options: Mapping[str, Any]) -> None:
+    """A term is a mean over the batch: twice the same images cost the same."""
+    model, x = small_model(likelihood)
+    built = build_objective(Part(objective, options), 1, x[0].numel()).objective
+    once, twice = model(x, 1, zeros), model(torch.cat([x, x]), 1, zeros)
+    assert torch.allclose(built(once, STEP), built(twice, STEP), rtol=1e-6)
+    for name, value in terms(once).items():
+        assert torch.allclose(value, terms(twice)[name], rtol=1e-6)
+
+
+def assert_trains(objective: str, likelihood: str, options: Mapping[str, Any]) -> None:
+    """Finite gradients reach every weight, and following them lowers the objective."""
+    model, x = small_model(likelihood)
+    built = build_objective(Part(objective, options), 1, x[0].numel()).objective
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = built(model(x, 1, zeros), STEP)
+        loss.backward()
+        assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
