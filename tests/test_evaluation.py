@@ -46,7 +46,9 @@ def test_batch_and_chunk_change_nothing(model, rows):
     reference = bounds(model, data, DYNAMIC, 40, seed=1)
     found = bounds(model, data, DYNAMIC, 40, seed=1, rows=rows)
     for name in ("elbo", "distortion", "rate", "importance"):
-        assert float(getattr(found, name).mean()) == pytest.approx(float(getattr(reference, name).mean()), rel=1e-6), name
+        assert float(getattr(found, name).mean()) == pytest.approx(float(getattr(reference, name).mean()), rel=1e-6), (
+            name
+        )
     assert torch.allclose(found.effective_samples, reference.effective_samples, rtol=1e-3)  # an exponential of sums
 
 
@@ -154,7 +156,9 @@ def test_bits_per_dim_is_nats_over_ln2_dims_and_only_where_it_exists():
 
 def test_padding_does_not_count_as_dimensions():
     data = Dataset(images(10))
-    metrics = evaluate_model(vae(SHAPE, 3, SMALL, "discretised-logistic"), data, Pixels(), samples=2, real_dims=12).metrics
+    metrics = evaluate_model(
+        vae(SHAPE, 3, SMALL, "discretised-logistic"), data, Pixels(), samples=2, real_dims=12
+    ).metrics
     assert metrics["bits_per_dim"] == pytest.approx(metrics["nll_nats"] / (12 * math.log(2)))
 
 

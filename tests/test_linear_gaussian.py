@@ -101,15 +101,14 @@ def test_training_reaches_the_maximum_likelihood_of_pca():
     noise = values[:-LATENT_DIM].mean()  # Tipping & Bishop: the mean of what is discarded
     pixels = x.shape[1]
     optimum = -0.5 * (
-        pixels * math.log(2 * math.pi)
-        + values[-LATENT_DIM:].log().sum()
-        + (pixels - LATENT_DIM) * noise.log()
-        + pixels
+        pixels * math.log(2 * math.pi) + values[-LATENT_DIM:].log().sum() + (pixels - LATENT_DIM) * noise.log() + pixels
     )
     parts = Part("mlp", {"widths": ()}), Part("gaussian", {"scale": "scalar", "initial_scale": 0.3})
     model = vae(SHAPE, LATENT_DIM, *parts).double()
     images, step = x.view(-1, *SHAPE), torch.tensor(0)
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=1500, tolerance_change=1e-14, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=1500, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         optimizer.zero_grad()

@@ -24,9 +24,7 @@ class VAE(nn.Module):
         super().__init__()
         self.prior, self.posterior, self.likelihood = prior, posterior, likelihood
 
-    def forward(
-        self, x: Tensor, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False
-    ) -> Trace:
+    def forward(self, x: Tensor, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False) -> Trace:
         """One pass: x (B, C, H, W) in [0, 1] with `samples` codes each. `stopped` also fills log_q_stopped."""
         return self.trace(x, self.posterior(x), samples, noise, stopped=stopped)
 
@@ -95,9 +93,7 @@ class Autoencoder(nn.Module):
             return torch.where(torch.rand_like(x) < self.level, torch.rand_like(x).round(), x)
         return x
 
-    def forward(
-        self, x: Tensor, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False
-    ) -> Trace:
+    def forward(self, x: Tensor, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False) -> Trace:
         """One pass; `samples` and `noise` have nothing to act on."""
         code = self.encoder(self.corrupt(x) if self.training else x)
         return Trace(x, (), self.likelihood(code.unsqueeze(0)), x.new_zeros(()))

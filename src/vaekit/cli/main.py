@@ -1,0 +1,222 @@
+"""`vaekit VERB …`: parse, call a function of `vaekit.runs`, print what it found."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vaekit.cli import console, data_commands
+from vaekit.errors import VaekitError
+
+app = typer.Typer(
+    name="vaekit",
+    help="Variational autoencoders on images: train, evaluate, sample, explore.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data_commands.app, name="data")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Changes to the recipe, such as training.epochs=5", show_default=False
+    ),
+]
+DataDir = Annotated[
+    str | None,
+    typer.Option("--data-dir", help="Where data sets lie or are downloaded to.", show_default="$VAEKIT_DATA"),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or one of its checkpoints.")]
+Which = Annotated[str, typer.Option("--checkpoint", help="best or latest.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder.", show_default="a new one in runs/")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")] = False,
+    data_dir: DataDir = None,
+    device: Annotated[str | None, typer.Option("--device", help="The same as training.device=…")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a folder with unreadable images.")] = False,
+) -> None:
+    """Train RECIPE, with `section.key=value` overrides."""
+    from vaekit.runs import train as train_run
+
+    chosen = list(overrides or [])
+    chosen += [f"training.device={device}"] if device else []
+    chosen += ["data.strict=true"] if strict else []
+    with console.TrainingBar() as bar:
+        run = train_run(
+            recipe, *chosen, out=out, data_dir=data_dir, resume=resume, loggers=[bar], progress=bar.preparing
+        )
+    console.say(f"run: {run}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    samples: Annotated[int, typer.Option("--samples", "-k", min=1, max=100_000, help="K of the bound.")] = 100,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the binarisation and of the codes.")] = 0,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, active units."""
+    from vaekit.evaluation.evaluate import headline
+    from vaekit.runs import evaluate as evaluate_run
+
+    with console.Bar("evaluating") as bar:
+        metrics = evaluate_run(
+            run,
+            split=split,
+            samples=samples,
+            seed=seed,
+            which=which,
+            device=device,
+            data_dir=data_dir,
+            announce=console.say,
+            progress=bar.share,
+        )
+    title = (
+        f"{run} · {metrics['checkpoint']} · {metrics['images']:,} {split} images · measure: {metrics['base_measure']}"
+    )
+    console.table(title, headline(metrics))
+
+
+@app.command()
+def sample(
+    run: Run,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 100,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, help="Spread of the codes.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    arrays: Annotated[bool, typer.Option("--save-arrays", help="Also samples/prior_samples.npy.")] = False,
+    which: Which = "best",
+    device: Device = "auto",
+) -> None:
+    """Images decoded from codes of the prior."""
+    from vaekit.pictures import sample_run
+
+    for path in sample_run(run, count, temperature=temperature, seed=seed, arrays=arrays, which=which, device=device):
+        console.say(str(path))
+
+
+@app.command()
+def reconstruct(
+    run: Run,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Files; none: test images.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Test images, where no file is given.")] = 20,
+    arrays: Annotated[bool, typer.Option("--save-arrays", help="Also the codes and images as .npy.")] = False,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Originals, reconstructions and their difference as one sheet, with PSNR and SSIM of each file."""
+    from vaekit.pictures import reconstruct_files, reconstruct_test_images
+
+    if not images:
+        console.say(str(reconstruct_test_images(run, count, which=which, device=device, data_dir=data_dir)))
+        return
+    made = reconstruct_files(run, images, arrays=arrays, which=which, device=device)
+    console.table(
+        f"{len(made.scores)} images", [(s.name, f"PSNR {s.psnr_db:.2f} dB · SSIM {s.ssim:.3f}") for s in made.scores]
+    )
+    for path in made.paths:
+        console.say(str(path))
+    if made.failures:
+        from vaekit.errors import DataError
+
+        raise DataError("; ".join(made.failures))
+
+
+@app.command()
+def pictures(run: Run, which: Which = "best", device: Device = "auto", data_dir: DataDir = None) -> None:
+    """Every standard picture of a run: reconstructions, prior samples, loss curves."""
+    from vaekit.pictures import picture_run
+
+    for path in picture_run(run, which=which, device=device, data_dir=data_dir):
+        console.say(str(path))
+
+
+@app.command()
+def recipes() -> None:
+    """What can be trained by name: what each is, what to expect and what it costs."""
+    from vaekit.config.load import load_config, recipe_names
+
+    rows = []
+    for name in recipe_names():
+        about = load_config(name).recipe
+        rows.append((name, " ".join(part for part in (about.about, about.expect, about.cost) if part)))
+    console.table("recipes", rows)
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file.")],
+    overrides: Overrides = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Before training: values against likelihood, shapes, memory, effective β; what to change."""
+    from vaekit.doctor import diagnose
+    from vaekit.runs import read_config
+
+    findings = diagnose(read_config(recipe, overrides or [], data_dir))
+    console.table(f"doctor: {recipe}", [(f"{f.verdict:<7} {f.topic}", f.text) for f in findings])
+    if any(f.verdict == "problem" for f in findings):
+        raise typer.Exit(2)
+
+
+def run() -> None:
+    """The entry point: runs a command and turns errors into one line and the exit code of their kind."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code of a command line."""
+    try:
+        from typer._click.exceptions import ClickException, NoArgsIsHelpError
+    except ImportError:  # before typer carried a click of its own
+        from click.exceptions import ClickException, NoArgsIsHelpError  # type: ignore[import-not-found, no-redef]
+
+    try:
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except VaekitError as error:
+        return _fail(str(error), error.exit_code)
+    except NoArgsIsHelpError as error:
+        console.complain(error.format_message())
+        return 2
+    except ClickException as error:
+        usage = "; see vaekit --help" if "--help" not in error.format_message() else ""
+        return _fail(f"{error.format_message().rstrip('.')}{usage}", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a reader such as head went away
+        return 0
+    except MemoryError:
+        return _fail("out of memory; lower training.batch_size, or raise training.accumulate", 5)
+    except RuntimeError as error:  # torch's OutOfMemoryError by its words, because torch is not imported here
+        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
+            raise
+        return _fail("out of memory; lower training.batch_size, or raise training.accumulate", 5)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        return _fail(f"{error.filename or 'the disk'}: {error.strerror}; free some space, or choose another folder", 6)
+
+
+def _fail(message: str, code: int) -> int:
+    console.complain(f"vaekit: {message}")
+    return code

@@ -1,0 +1,138 @@
+"""Pictures and arrays of a run, written where the run keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from vaekit import plots
+from vaekit.checkpoint import storage_errors
+from vaekit.data.dataset import Dataset
+from vaekit.errors import DataError
+from vaekit.evaluation.quality import psnr, ssim
+from vaekit.runs import dataset_of, run_folder
+from vaekit.trained import Trained, load
+
+Array = np.ndarray[Any, Any]
+
+
+def picture_run(
+    run: str | Path, *, which: str = "best", count: int = 10, device: str = "auto", data_dir: str | None = None
+) -> list[Path]:
+    """Write reconstructions of test images, prior samples and loss curves; returns their paths."""
+    folder = run_folder(Path(run))
+    trained = load(run, which=which, device=device)
+    made = [_save_reconstructions(trained, dataset_of(trained, "test", data_dir), folder, 2 * count)]
+    if trained.config.model.kind == "vae":
+        made.append(_save_samples(trained, folder, 100, 1.0, 0))
+    made.append(plots.save_figure(plots.loss_curves(trained.history), folder / "grids" / "loss_curves.png"))
+    return made
+
+
+def sample_run(
+    run: str | Path,
+    count: int = 100,
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+    arrays: bool = False,
+    which: str = "best",
+    device: str = "auto",
+) -> list[Path]:
+    """samples/prior_samples.png, and the same as uint8 prior_samples.npy where asked for."""
+    folder = run_folder(Path(run))
+    trained = load(run, which=which, device=device)
+    made = [_save_samples(trained, folder, count, temperature, seed)]
+    if arrays:
+        images = trained.sample(count, temperature=temperature, seed=seed)
+        made.append(save_array(images, folder / "samples" / "prior_samples.npy"))
+    return made
+
+
+def reconstruct_test_images(
+    run: str | Path, count: int = 20, *, which: str = "best", device: str = "auto", data_dir: str | None = None
+) -> Path:
+    """grids/recon_grid.png from images spread over the test set."""
+    trained = load(run, which=which, device=device)
+    return _save_reconstructions(trained, dataset_of(trained, "test", data_dir), run_folder(Path(run)), count)
+
+
+class Score(NamedTuple):
+    """How close one reconstruction is to its image."""
+
+    name: str
+    psnr_db: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What `reconstruct_files` wrote, how good it is, and which files could not be read."""
+
+    paths: list[Path]
+    scores: list[Score]
+    failures: list[str]
+
+
+def reconstruct_files(
+    run: str | Path, files: Sequence[Path], *, arrays: bool = False, which: str = "best", device: str = "auto"
+) -> Reconstructed:
+    """grids/reconstructions.png of the user's own images, resized as the model needs.
+
+    A file that cannot be read does not stop the others; DataError if none can.
+    """
+    folder = run_folder(Path(run))
+    trained = load(run, which=which, device=device)
+    names, prepared, failures = [], [], []
+    for file in files:
+        try:
+            prepared.append(trained.prepare(file))
+            names.append(file.name)
+        except DataError as error:
+            failures.append(str(error))
+    if not prepared:
+        raise DataError("; ".join(failures))
+    images = torch.cat(prepared)
+    decoded, originals = trained.reconstruct_prepared(images), images.float() / 255
+    content, target = trained.cropped(decoded), trained.cropped(originals)  # padding is too easy to count
+    pairs = zip(names, psnr(content, target).tolist(), ssim(content, target).tolist(), strict=True)
+    rows = plots.reconstruction_rows(originals.cpu().numpy(), decoded.cpu().numpy())
+    title = "each three rows: originals · reconstructions · absolute difference"
+    made = [plots.save_picture(plots.image_grid(rows, titles=(title,)), folder / "grids" / "reconstructions.png")]
+    if arrays:
+        made.append(save_array(trained.to_images(decoded), folder / "grids" / "reconstructions.npy"))
+        with torch.no_grad():
+            codes = trained.model.encode(trained.pixels.of_loose_images(images)).cpu().numpy()
+        made.append(save_array(codes, folder / "grids" / "codes.npy"))
+    return Reconstructed(made, [Score(*pair) for pair in pairs], failures)
+
+
+def save_array(values: Array, path: Path) -> Path:
+    """Write a .npy file, making its folder."""
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, values, allow_pickle=False)
+    return path
+
+
+def _save_reconstructions(trained: Trained, dataset: Dataset, folder: Path, count: int) -> Path:
+    if len(dataset) == 0:
+        raise DataError("the test set is empty, so there is nothing to reconstruct; give image files")
+    chosen = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long()
+    images = dataset.images[chosen]
+    decoded = trained.reconstruct_prepared(images).cpu().numpy()
+    rows = plots.reconstruction_rows(images.numpy() / 255, decoded)
+    title = "each three rows: test images · reconstructions · absolute difference"
+    return plots.save_picture(plots.image_grid(rows, titles=(title,)), folder / "grids" / "recon_grid.png")
+
+
+def _save_samples(trained: Trained, folder: Path, count: int, temperature: float, seed: int) -> Path:
+    means = trained.sample_means(count, temperature=temperature, seed=seed).clamp(0, 1).cpu().numpy()
+    title = f"{count} samples from the prior, temperature {temperature:g}"
+    grid = plots.image_grid(plots.rows_of(means, min(10, count)), titles=(title,))
+    return plots.save_picture(grid, folder / "samples" / "prior_samples.png")

@@ -1,0 +1,248 @@
+"""What the commands do, as Python functions: train, evaluate and the pictures of a run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaekit.check import check_config
+from vaekit.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    locate,
+    saved_steps,
+    storage_errors,
+    tidy,
+    write_text_atomically,
+)
+from vaekit.config.load import from_dict, load_config, override_config, to_dict, to_yaml
+from vaekit.config.schema import Config
+from vaekit.data.dataset import Dataset, Splits, load_splits
+from vaekit.errors import BusyError, ConfigError
+from vaekit.evaluation.evaluate import Metrics, evaluate_model, expected_seconds
+from vaekit.evaluation.report import write_reports
+from vaekit.trained import Trained, load
+from vaekit.training.device import choose_device, differences, environment
+from vaekit.training.loggers import Logger, build_loggers
+from vaekit.training.loop import Trainer
+
+CHANGEABLE_ON_RESUME = {
+    "training": {
+        "epochs", "patience", "keep", "log_every", "validate_every", "checkpoint_every", "device", "threads", "compile",
+    },
+    "logging": None,
+    "data": {"root", "path"},
+}  # fmt: skip
+
+
+def read_config(recipe: str, overrides: Sequence[str] = (), data_dir: str | None = None) -> Config:
+    """A recipe's name or a YAML file, with overrides, checked whole. ConfigError with every problem at once."""
+    config = load_config(recipe, overrides, check=check_config)
+    return replace(config, data=replace(config.data, root=data_dir)) if data_dir else config
+
+
+def train(
+    recipe: str,
+    *overrides: str,
+    out: str | Path | None = None,
+    data_dir: str | None = None,
+    resume: bool = False,
+    loggers: Sequence[Logger] = (),
+    progress: Callable[..., Any] | None = None,
+) -> Path:
+    """Train a recipe (its name, or a YAML file) with `section.key=value` overrides; returns the run's folder.
+
+    `resume` goes on where a run stopped, with its own config; then only what cannot change its past may be
+    overridden, and where nothing was saved yet it starts. `out` defaults to a new folder under runs/.
+    """
+    config = read_config(recipe, overrides, data_dir)
+    choose_device(config.training.device)  # refuses one that is not here before any time is spent
+    run = Path(out) if out is not None else (_newest_run(config.name) if resume else _free_folder(config.name))
+    with _locked(run, resume):
+        tidy(run)
+        saved = load_checkpoint(locate(run, "latest")) if resume and saved_steps(run) else None
+        if saved is not None:
+            config = _resumed_config(run, saved, config.name, overrides, data_dir)
+        splits = load_splits(config.data, progress)
+        logger = build_loggers(run, config, loggers)
+        try:
+            _train(config, run, logger, saved, splits)
+        finally:
+            logger.close()
+    return run
+
+
+def _train(config: Config, run: Path, logger: Logger, saved: Checkpoint | None, splits: Splits) -> None:
+    if saved is not None:
+        stored = saved.state["environment"].get("threads")
+        if config.training.threads is None and stored and stored <= (os.cpu_count() or stored):
+            torch.set_num_threads(stored)
+    if skipped := splits.facts.get("skipped"):
+        logger.message(f"{skipped} images could not be read and were skipped; see {splits.facts.get('skipped_csv')}")
+    trainer = Trainer(config, splits, run, logger, to_dict(config))
+    logger.message(describe(trainer))
+    if saved is not None:
+        trainer.restore(saved)
+        _say_what_changed(trainer, saved, logger)
+    elif config.training.start_from:
+        trainer.start_from(load_checkpoint(locate(Path(config.training.start_from)), ("ema",)))
+        logger.message(f"weights from {config.training.start_from}; steps, optimiser and schedules start afresh")
+    write_text_atomically(run / "config.yaml", to_yaml(config))
+    trainer.fit()
+
+
+def describe(trainer: Trainer) -> str:
+    """One line: images, model size, steps, device."""
+    splits, training = trainer.splits, trainer.config.training
+    channels, height, width = splits.train.shape
+    weights = sum(p.numel() for p in trainer.model.parameters())
+    return (
+        f"{len(splits.train):,} images to train, {len(splits.validation):,} to select, {len(splits.test):,} to test · "
+        f"{height}×{width}×{channels} · {weights:,} weights · {trainer.total_steps:,} steps of {training.batch_size} · "
+        f"{trainer.device} · {torch.get_num_threads()} threads · "
+        f"{'compiled' if trainer.compiled else 'eager'}"
+    )
+
+
+def _say_what_changed(trainer: Trainer, saved: Checkpoint, logger: Logger) -> None:
+    logger.message(f"resumed at step {saved.step}")
+    changed = differences(saved.state["environment"], environment(trainer.device))
+    if changed:
+        logger.message(
+            f"same batches, noise and schedule, but not the same bytes as without a pause: {'; '.join(changed)}"
+        )
+    before = saved.state["total_steps"]
+    if trainer.total_steps != before:
+        trainer.extend(before)
+
+
+def _resumed_config(run: Path, saved: Checkpoint, name: str, overrides: Sequence[str], data_dir: str | None) -> Config:
+    """The run's own config with the overrides that a resumed run may have; those that it had from the start pass."""
+    stored = from_dict(saved.state["config"], "the run's config")
+    if stored.name != name:
+        raise ConfigError(
+            f"{run} holds a run of '{stored.name}', not of '{name}'; "
+            f"resume {run / 'config.yaml'}, or choose another --out"
+        )
+    changed = override_config(stored, overrides, "the run's config", check=check_config)
+    for key in _changed_keys(to_dict(stored), to_dict(changed)):
+        raise ConfigError(
+            f"{key} would change the run's past, so it cannot be resumed with it; "
+            "leave it out, or start a new run with training.start_from"
+        )
+    return replace(changed, data=replace(changed.data, root=data_dir)) if data_dir else changed
+
+
+def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """The keys that differ and that a resumed run may not change."""
+    for section, old in before.items():
+        new, allowed = after[section], CHANGEABLE_ON_RESUME.get(section, set())
+        if allowed is None or old == new:
+            continue
+        if not (isinstance(old, dict) and isinstance(new, dict)):
+            yield f"{section}={new}"
+            continue
+        different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        yield from (f"{section}.{key}={new.get(key)}" for key in different if key not in allowed)
+
+
+def _free_folder(name: str) -> Path:
+    taken = 1
+    while (run := Path("runs") / (name if taken == 1 else f"{name}-{taken}")).exists():
+        taken += 1
+    return run
+
+
+def _newest_run(name: str) -> Path:
+    folder = Path("runs") / name
+    numbered = re.compile(rf"{re.escape(folder.name)}(-\d+)?")
+    near = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    runs = [p for p in near if numbered.fullmatch(p.name) and (p / "config.yaml").is_file()]
+    return max(runs, key=lambda p: (p / "config.yaml").stat().st_mtime, default=folder)
+
+
+@contextmanager
+def _locked(run: Path, resume: bool) -> Iterator[None]:
+    """Hold the run folder. BusyError if another process does, or if it holds a run that was not to be resumed.
+
+    A folder in which nothing was written is taken away again.
+    """
+    lock = run / ".lock"
+    with storage_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel drops it when the process dies
+        except BlockingIOError:
+            raise BusyError(f"{run} is in use by another process; wait for it, or choose another --out") from None
+        except OSError:
+            pass  # a file system without locks: nothing to ask
+        if not resume and saved_steps(run):
+            raise BusyError(f"{run} already holds a run; add --resume to go on with it, or choose another --out")
+        try:
+            yield
+        finally:
+            if list(run.iterdir()) == [lock]:
+                lock.unlink()
+                run.rmdir()
+
+
+def split_of(config: Config, name: str, progress: Callable[..., Any] | None = None) -> Dataset:
+    """The train, validation or test images of a config."""
+    splits = {"train": "train", "validation": "validation", "test": "test"}
+    if name not in splits:
+        raise ConfigError(f"unknown split '{name}'; choose one of: {', '.join(splits)}")
+    dataset: Dataset = getattr(load_splits(config.data, progress), name)
+    return dataset
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    split: str = "test",
+    samples: int = 100,
+    seed: int = 0,
+    which: str = "best",
+    device: str = "auto",
+    data_dir: str | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Metrics:
+    """The metrics of a run on a split, also written to reports/; `samples` is K of the importance-weighted bound."""
+    trained = load(run, which=which, device=device)
+    dataset = dataset_of(trained, split, data_dir)
+    seconds = expected_seconds(trained.model, dataset, trained.pixels, samples, seed)
+    announce(f"{len(dataset):,} {split} images, K = {samples}: about {seconds:.0f} s")
+    channels = trained.shape[0]
+    evaluation = evaluate_model(
+        trained.model,
+        dataset,
+        trained.pixels,
+        samples=samples,
+        seed=seed,
+        real_dims=channels * trained.content_size[0] * trained.content_size[1],
+        progress=progress,
+    )
+    facts = {"split": split, "checkpoint": locate(Path(run), which).name}
+    write_reports(run_folder(Path(run)), evaluation, facts)
+    return {**evaluation.metrics, **facts}
+
+
+def run_folder(path: Path) -> Path:
+    """The run of a run folder or of one of its checkpoints."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path
+
+
+def dataset_of(trained: Trained, split: str, data_dir: str | None) -> Dataset:
+    """A split of the data that a model was trained on."""
+    config = trained.config
+    return split_of(replace(config, data=replace(config.data, root=data_dir)) if data_dir else config, split)

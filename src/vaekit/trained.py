@@ -1,0 +1,161 @@
+"""A trained model for other programs: ordinary images in, codes or ordinary images out, as the run itself saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaekit.build import build_model
+from vaekit.checkpoint import Checkpoint, load_checkpoint, locate
+from vaekit.config.schema import Config
+from vaekit.data.images import open_image, pad_to, to_shape
+from vaekit.data.pixels import Pixels
+from vaekit.errors import CheckpointError, ConfigError, DataError
+from vaekit.models import VAE, Model
+from vaekit.noise import BlockNoise, no_noise
+
+Array = np.ndarray[Any, Any]
+ImageLike = Any  # a path, a PIL image, or an array (H, W), (H, W, C) of uint8 or of floats in [0, 1]
+BATCH = 256
+
+
+class Trained:
+    """A model with its averaged weights and its run's pre- and post-processing.
+
+    Example:
+        >>> vae = load("runs/digits")  # doctest: +SKIP
+        >>> codes = vae.encode(["seven.png"])  # doctest: +SKIP
+        >>> vae.decode(codes).shape  # doctest: +SKIP
+        (1, 8, 8)
+    """
+
+    def __init__(self, model: Model, config: Config, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.model = model.to(device).eval()
+        self.config, self.device = config, device
+        self.step = checkpoint.step
+        self.class_names: tuple[str, ...] = tuple(checkpoint.state["class_names"])
+        self.history: list[dict[str, Any]] = list(checkpoint.state["progress"]["history"])
+        channels, height, width = checkpoint.state["shape"]
+        self.shape: tuple[int, int, int] = (channels, height, width)  # of what the network sees, padding included
+        rows, columns = checkpoint.state["data"]["content_size"]
+        self.content_size: tuple[int, int] = (rows, columns)  # without padding
+        self.pixels = Pixels.of(config.data)
+
+    @property
+    def latent_dim(self) -> int:
+        """D, the length of a code."""
+        return self.config.model.latent_dim
+
+    def prepare(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
+        """uint8 (N, C, H, W) on the device, as the model sees them. DataError names an image that cannot be read."""
+        arrays = [self._prepared(image) for image in as_list(images)]
+        if not arrays:
+            raise DataError("no images were given; give at least one file, PIL image or array")
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous().to(self.device)
+
+    def _prepared(self, image: ImageLike) -> Array:
+        channels, height, width = self.shape
+        if isinstance(image, np.ndarray) and image.dtype.kind == "f":
+            image = _bytes_of_floats(image)
+        opened = open_image(image, 1 if channels == 1 else 3)
+        if opened.size == 0:
+            raise DataError(f"this image of {opened.shape[0]}×{opened.shape[1]} holds no pixel; leave it out")
+        return pad_to(to_shape(opened, *self.content_size, self.config.data.fit), height, width)
+
+    @torch.no_grad()
+    def encode(self, images: ImageLike | Sequence[ImageLike]) -> Array:
+        """Codes (posterior means) as float32 (N, D), for files, PIL images or arrays, one or several."""
+        x = self.pixels.of_loose_images(self.prepare(images))
+        return torch.cat([self.model.encode(part) for part in x.split(BATCH)]).cpu().numpy()
+
+    @torch.no_grad()
+    def decode(self, codes: Array | Tensor) -> Array:
+        """uint8 images (N, H, W) or (N, H, W, 3) from codes (N, D), without padding. ConfigError for another D."""
+        z = torch.as_tensor(codes, dtype=torch.float32, device=self.device)
+        z = z.unsqueeze(0) if z.ndim == 1 else z
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ConfigError(f"codes are {tuple(z.shape)} but this model decodes (N, {self.latent_dim})")
+        return self.to_images(torch.cat([self.model.decode(part).mean for part in z.split(BATCH)]))
+
+    def reconstruct(self, images: ImageLike | Sequence[ImageLike]) -> Array:
+        """Encode and decode: uint8 images."""
+        return self.decode(self.encode(images))
+
+    def sample(self, count: int, *, temperature: float = 1.0, seed: int = 0) -> Array:
+        """Decoded means of `count` codes from the prior: uint8 images. ConfigError for an autoencoder."""
+        return self.to_images(self.sample_means(count, temperature=temperature, seed=seed))
+
+    @torch.no_grad()
+    def sample_means(self, count: int, *, temperature: float = 1.0, seed: int = 0) -> Tensor:
+        """The same as floats (N, C, H, W), padding included."""
+        if not isinstance(self.model, VAE):
+            raise ConfigError("an autoencoder has no prior to sample from; train a model with model.kind=vae")
+        if count < 1 or not temperature >= 0:
+            raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
+        model, ends = self.model, [*range(BATCH, count, BATCH), count]
+        parts = [(start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
+        return torch.cat([model.generate(size, BlockNoise(seed, start), temperature).mean for start, size in parts])
+
+    @torch.no_grad()
+    def reconstruct_prepared(self, images: Tensor) -> Tensor:
+        """Decoded means (N, C, H, W) of uint8 images in the network's own shape."""
+        x = self.pixels.of_loose_images(images.to(self.device))
+        parts = [self.model(part, 1, no_noise).px.mean[0] for part in x.split(BATCH)]
+        return torch.cat(parts).clamp(0, 1)
+
+    def cropped(self, images: Tensor) -> Tensor:
+        """The content of images (N, C, H, W): without padding."""
+        _, height, width = self.shape
+        rows, columns = self.content_size
+        top, left = (height - rows) // 2, (width - columns) // 2
+        return images[..., top : top + rows, left : left + columns]
+
+    def to_images(self, means: Tensor) -> Array:
+        """uint8 (N, H, W) or (N, H, W, 3): clipped, and cropped to the content."""
+        content = self.cropped(means).clamp(0, 1)
+        values = (content * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return values[..., 0] if values.shape[-1] == 1 else values
+
+
+def _bytes_of_floats(image: Array) -> Array:
+    if not ((image >= 0) & (image <= 1)).all():  # NaN is neither
+        raise DataError("an array of floats must lie in [0, 1]; divide by 255, or give uint8")
+    return np.rint(image * 255).astype(np.uint8)
+
+
+def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    """One image or several: arrays (N, H, W, C) and (N, H, W) are batches, (H, W, C) and (H, W) single images.
+
+    Three axes of which the last is 1, 3 or 4 long are one image with channels.
+    """
+    if isinstance(images, np.ndarray | Tensor):
+        array = np.asarray(images)
+        several = array.ndim == 4 or (array.ndim == 3 and array.shape[2] not in (1, 3, 4))
+        return list(array) if several else [array]
+    return list(images) if isinstance(images, list | tuple) else [images]
+
+
+def load(run: str | Path, *, which: str = "best", device: str = "cpu") -> Trained:
+    """The averaged weights of a run (its best checkpoint, or `latest`), or of one checkpoint folder.
+
+    CheckpointError if there is none, or if a byte of it changed.
+    """
+    from vaekit.config.load import from_dict
+    from vaekit.training.device import choose_device
+
+    folder = locate(Path(run), which)
+    checkpoint = load_checkpoint(folder, ("ema",))
+    config = from_dict(checkpoint.state["config"], str(folder / "state.json"))
+    shape: tuple[int, int, int] = tuple(checkpoint.state["shape"])  # type: ignore[assignment]
+    model = build_model(config.model, shape)
+    try:
+        model.load_state_dict(checkpoint.tensors["ema"])
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{folder} does not fit the model that its own config describes: {reason}") from None
+    return Trained(model, config, checkpoint, choose_device(device))

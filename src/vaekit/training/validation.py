@@ -1,0 +1,74 @@
+"""What a run measures on its validation set, with noise that depends on the seed and the image alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from vaekit.data.batches import in_order
+from vaekit.data.dataset import Dataset
+from vaekit.data.pixels import Pixels
+from vaekit.models import VAE, Model
+from vaekit.noise import BlockNoise, no_noise
+from vaekit.trace import Objective, terms
+
+VALIDATION_BATCH = 500
+CALIBRATION_IMAGES = 4096  # enough for one scalar
+
+
+@torch.no_grad()
+def validate(
+    model: Model,
+    objective: Objective,
+    dataset: Dataset,
+    pixels: Pixels,
+    device: torch.device,
+    step: Tensor,
+    last_step: Tensor,
+    seed: int,
+) -> dict[str, float]:
+    """Means over the data set, nats per example: loss, its terms, and `selection`, the loss as the last step weighs it.
+
+    Selection uses the schedules' final values: under a KL warm-up the losses of two epochs cannot be compared.
+    """
+    totals: dict[str, Tensor] = {}
+    for start, images in in_order(dataset, VALIDATION_BATCH):
+        x = pixels.for_evaluation(images.to(device), start, seed)
+        trace = model(x, 1, BlockNoise(seed, start))
+        values = {
+            "loss": objective(trace, step),
+            **terms(trace),
+            "selection": objective(trace, last_step),
+        }
+        for name, value in values.items():
+            totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double() * len(x)
+    return {name: float(total) / len(dataset) for name, total in totals.items()}
+
+
+@torch.no_grad()
+def calibrate(model: Model, train: Dataset, pixels: Pixels, device: torch.device, seed: int) -> None:
+    """Let the likelihood fix what it estimates from the training set (the optimal scale)."""
+
+    def batches() -> Iterator[Tensor]:
+        for start, images in in_order(train.subset(torch.arange(min(len(train), CALIBRATION_IMAGES))), 500):
+            yield pixels.for_evaluation(images.to(device), start, seed)
+
+    model.calibrate(batches())
+
+
+@torch.no_grad()
+def pictures_of(
+    model: Model, dataset: Dataset, pixels: Pixels, device: torch.device, count: int, seed: int
+) -> dict[str, Tensor]:
+    """Reconstructions (originals, then their decodings) and prior samples, (N, C, H, W) in [0, 1] on the CPU."""
+    if count == 0:
+        return {}
+    images = dataset.images[:count].to(device)
+    x = pixels.for_evaluation(images, 0, seed)
+    decoded = model(x, 1, no_noise).px.mean[0]
+    shown = {"reconstructions": torch.cat([x, decoded]).clamp(0, 1).cpu()}
+    if isinstance(model, VAE):
+        shown["samples"] = model.generate(count, BlockNoise(seed)).mean.clamp(0, 1).cpu()
+    return shown
