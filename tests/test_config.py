@@ -242,8 +242,8 @@ def test_overrides_reach_every_depth() -> None:
         "digits",
         ["data.size=[28,20]", "training.learning_rate=1e-3", "model.network.widths=[32,64]", "objective.beta=4"],
     )
-    found = (config.data.size, config.training.learning_rate, config.model.network, config.objective)
-    assert found == ((28, 20), 1e-3, Part("mlp", {"widths": [32, 64]}), Part("elbo", {"beta": 4}))
+    found = (config.data.size, config.training.learning_rate, config.model.network.options["widths"], config.objective)
+    assert found == ((28, 20), 1e-3, [32, 64], Part("elbo", {"beta": 4}))
 
 
 @pytest.mark.parametrize(

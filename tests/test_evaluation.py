@@ -157,9 +157,26 @@ def test_bits_per_dim_is_nats_over_ln2_dims_and_only_where_it_exists():
 def test_padding_does_not_count_as_dimensions():
     data = Dataset(images(10))
     metrics = evaluate_model(
-        vae(SHAPE, 3, SMALL, "discretised-logistic"), data, Pixels(), samples=2, real_dims=12
+        vae(SHAPE, 3, SMALL, "discretised-logistic"), data, Pixels(), samples=2, content_size=(4, 3)
     ).metrics
     assert metrics["bits_per_dim"] == pytest.approx(metrics["nll_nats"] / (12 * math.log(2)))
+    # a black border that is decoded perfectly must not flatter the reconstruction
+    padded = torch.zeros(10, 1, 6, 5, dtype=torch.uint8)
+    padded[:, :, 1:5, 1:4] = data.images[:, :, 1:5, 1:4]
+    whole = evaluate_model(black_border(), Dataset(padded), Pixels(), samples=2).metrics
+    inside = evaluate_model(black_border(), Dataset(padded), Pixels(), samples=2, content_size=(4, 3)).metrics
+    assert inside["psnr_db"] < whole["psnr_db"] - 1
+
+
+def black_border():
+    """A VAE that decodes grey inside a black border, whatever the code."""
+    made = vae(SHAPE, 3, SMALL, "gaussian")
+    with torch.no_grad():
+        last = made.likelihood.network[-2]
+        last.weight.zero_()
+        last.bias.fill_(-0.5)
+        last.bias.view(6, 5)[1:5, 1:4] = 0
+    return made
 
 
 def test_a_loss_that_is_no_likelihood_gets_no_likelihood_number():

@@ -7,6 +7,7 @@ import csv
 import itertools
 import math
 import sys
+import types
 
 import pytest
 import torch
@@ -567,3 +568,27 @@ def test_a_device_that_is_not_there_is_a_config_error(tmp_path, name):
     with pytest.raises(ConfigError, match=rf"device '{name}'.*(choose one of|which has)") as caught:
         train("digits", *SIZES, f"training.device={name}", out=tmp_path / "run")
     assert caught.value.exit_code == 2
+
+
+def test_wandb_gets_losses_reconstructions_and_samples(tmp_path, monkeypatch):
+    """Against a stand-in with wandb's three calls: the real one needs an account."""
+    sent: list[dict] = []
+
+    class Run:
+        def log(self, values, step):
+            sent.append({"step": step, **values})
+
+        def finish(self):
+            sent.append({"finished": True})
+
+    stand_in = types.ModuleType("wandb")
+    stand_in.init = lambda **options: Run()  # type: ignore[attr-defined]
+    stand_in.Image = lambda array: array.shape  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    train("digits", *SIZES, "training.epochs=1", "logging.wandb=true", "logging.images=3", out=tmp_path / "run")
+    keys = {key for values in sent for key in values}
+    assert {"train/loss", "train/elbo", "validation/elbo", "train/images_per_second"} <= keys
+    validated = next(values for values in sent if "validation/elbo" in values)
+    assert validated["samples"] == [(8, 8, 1)] * 3
+    assert validated["reconstructions"] == [(8, 8, 1)] * 6
+    assert sent[-1] == {"finished": True}

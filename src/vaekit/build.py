@@ -97,6 +97,7 @@ def vae(
         >>> vae((1, 28, 28), 20, Part("mlp", {"widths": (200,)})).encode(torch.rand(5, 1, 28, 28)).shape
         torch.Size([5, 20])
     """
+
     def part(choice: Part | str) -> Part:
         return Part(choice) if isinstance(choice, str) else choice
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaekit.errors import CheckpointError, ConfigError, NumericalError, StorageError
 
@@ -258,3 +258,17 @@ def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: it is not a JSON object; use another checkpoint of the run")
     return value
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Fill a model. CheckpointError naming the first weight that does not fit."""
+    own = model.state_dict()
+    if missing := sorted(own.keys() ^ tensors.keys()):
+        raise CheckpointError(f"the checkpoint is of another model: weight '{missing[0]}' is not in both")
+    for name, value in tensors.items():
+        if own[name].shape != value.shape:
+            raise CheckpointError(
+                f"the checkpoint is of another model: '{name}' is {tuple(value.shape)} there and "
+                f"{tuple(own[name].shape)} here; use the same network, latent_dim and image shape"
+            )
+    model.load_state_dict(dict(tensors))

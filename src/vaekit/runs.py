@@ -222,14 +222,13 @@ def evaluate(
     dataset = dataset_of(trained, split, data_dir)
     seconds = expected_seconds(trained.model, dataset, trained.pixels, samples, seed)
     announce(f"{len(dataset):,} {split} images, K = {samples}: about {seconds:.0f} s")
-    channels = trained.shape[0]
     evaluation = evaluate_model(
         trained.model,
         dataset,
         trained.pixels,
         samples=samples,
         seed=seed,
-        real_dims=channels * trained.content_size[0] * trained.content_size[1],
+        content_size=trained.content_size,
         progress=progress,
     )
     facts = {"split": split, "checkpoint": locate(Path(run), which).name}

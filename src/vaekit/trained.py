@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from vaekit.build import build_model
-from vaekit.checkpoint import Checkpoint, load_checkpoint, locate
+from vaekit.checkpoint import Checkpoint, load_checkpoint, load_weights, locate
 from vaekit.config.schema import Config
 from vaekit.data.images import open_image, pad_to, to_shape
-from vaekit.data.pixels import Pixels
-from vaekit.errors import CheckpointError, ConfigError, DataError
+from vaekit.data.pixels import Pixels, content_of
+from vaekit.errors import ConfigError, DataError
 from vaekit.models import VAE, Model
 from vaekit.noise import BlockNoise, no_noise
 
@@ -110,10 +110,7 @@ class Trained:
 
     def cropped(self, images: Tensor) -> Tensor:
         """The content of images (N, C, H, W): without padding."""
-        _, height, width = self.shape
-        rows, columns = self.content_size
-        top, left = (height - rows) // 2, (width - columns) // 2
-        return images[..., top : top + rows, left : left + columns]
+        return content_of(images, self.content_size)
 
     def to_images(self, means: Tensor) -> Array:
         """uint8 (N, H, W) or (N, H, W, 3): clipped, and cropped to the content."""
@@ -153,9 +150,5 @@ def load(run: str | Path, *, which: str = "best", device: str = "cpu") -> Traine
     config = from_dict(checkpoint.state["config"], str(folder / "state.json"))
     shape: tuple[int, int, int] = tuple(checkpoint.state["shape"])  # type: ignore[assignment]
     model = build_model(config.model, shape)
-    try:
-        model.load_state_dict(checkpoint.tensors["ema"])
-    except (RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{folder} does not fit the model that its own config describes: {reason}") from None
+    load_weights(model, checkpoint.tensors["ema"])
     return Trained(model, config, checkpoint, choose_device(device))

@@ -112,7 +112,7 @@ class TrainingBar:
         self._task = self._progress.add_task("training", total=total_steps, completed=first_step, numbers="")
 
     def progressed(self, row: Any, images_per_second: float) -> None:
-        terms = f"ELBO {row['elbo']:.2f} = −{row['distortion']:.2f} − {row['rate']:.2f} nats"
+        terms = f"ELBO {row['elbo']:.2f} · distortion {row['distortion']:.2f} · rate {row['rate']:.2f} nats"
         numbers = f"{terms} · {images_per_second:,.0f} img/s"
         if self._task is not None:
             self._progress.update(self._task, completed=row["step"], numbers=numbers)

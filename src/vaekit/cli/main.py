@@ -76,6 +76,7 @@ def evaluate(
     """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, active units."""
     from vaekit.evaluation.evaluate import headline
     from vaekit.runs import evaluate as evaluate_run
+    from vaekit.runs import run_folder
 
     with console.Bar("evaluating") as bar:
         metrics = evaluate_run(
@@ -93,6 +94,7 @@ def evaluate(
         f"{run} · {metrics['checkpoint']} · {metrics['images']:,} {split} images · measure: {metrics['base_measure']}"
     )
     console.table(title, headline(metrics))
+    console.say(f"all numbers, and KL per dimension: {run_folder(run) / 'reports'}")
 
 
 @app.command()

@@ -126,7 +126,7 @@ class TrainingConfig:
     learning_rate: Positive = 1e-3
     betas: tuple[Share, Share] = (0.9, 0.999)
     eps: Positive = 1e-8
-    weight_decay: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0  # of matrices and filters, not of biases, norms and scales
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     schedule_unit: Literal["step", "epoch"] = "step"  # per epoch: the rate changes only between epochs
     warmup: NotNegative = 0.0  # in schedule_unit: linear rise from 0
@@ -137,7 +137,7 @@ class TrainingConfig:
     ema: Share | None = 0.999  # decay of the averaged weights that are evaluated; None averages nothing
     accumulate: Count = 1  # a batch is computed in this many parts
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the networks; densities stay float32
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"  # of forward and loss; auto is eager
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     threads: Count | None = None  # CPU threads; None leaves torch's choice
     deterministic: bool = False  # on a GPU: the same bytes every time, slower

@@ -57,3 +57,14 @@ class Pixels:
             channels, height, width = x.shape[1:]
             return binarize(x, "fixed", fixed_noise(self.seed, indices, (channels, height, width)))
         return binarize(x, "threshold", x) if self.binarization == "threshold" else x
+
+
+def content_of(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle (height, width) of images (…, H, W): what `pad_to` put padding around.
+
+    Example:
+        >>> content_of(torch.arange(16).view(4, 4), (2, 2)).tolist()
+        [[5, 6], [9, 10]]
+    """
+    top, left = (images.shape[-2] - size[0]) // 2, (images.shape[-1] - size[1]) // 2
+    return images[..., top : top + size[0], left : left + size[1]]

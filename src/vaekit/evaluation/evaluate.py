@@ -14,7 +14,7 @@ import torch
 from vaekit.conditionals import Likelihood
 from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
-from vaekit.data.pixels import Pixels
+from vaekit.data.pixels import Pixels, content_of
 from vaekit.errors import DataError
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.evaluation.likelihood import Bounds, bounds
@@ -53,26 +53,27 @@ def evaluate_model(
     *,
     samples: int = 100,
     seed: int = 0,
-    real_dims: int | None = None,
+    content_size: tuple[int, int] | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Evaluation:
     """Bounds, bits/dim, PSNR, SSIM and latent use over the data set, every image once.
 
-    `samples` is K of the importance-weighted bound; `real_dims`, the pixels times channels without padding, counts
-    for bits/dim. The model is put into evaluation mode. DataError for an empty data set.
+    `samples` is K of the importance-weighted bound; `content_size`, (height, width) without padding, is what bits/dim,
+    PSNR and SSIM count. The model is put into evaluation mode. DataError for an empty data set.
     """
     if len(dataset) == 0:
         raise DataError("there are no images to evaluate on; give the split some, or evaluate another with --split")
     model.eval()
+    content = content_size or dataset.shape[1:]
     found, use = None, None
     metrics: Metrics = {}
     if isinstance(model, VAE):
         found = bounds(model, dataset, pixels, samples, seed, progress=progress)
         use = latent_use(model, dataset, pixels, seed)
-        metrics |= _bound_metrics(found, model.likelihood, pixels, real_dims or math.prod(dataset.shape))
+        metrics |= _bound_metrics(found, model.likelihood, pixels, dataset.shape[0] * math.prod(content))
         active = int(use.active.sum())
         metrics |= {"active_units": active, "latent_dim": len(use.active)}
-    metrics |= _reconstruction_metrics(model, dataset, pixels, seed)
+    metrics |= _reconstruction_metrics(model, dataset, pixels, content, seed)
     metrics |= {
         "images": len(dataset),
         "seed": seed,
@@ -122,14 +123,17 @@ def bits_offset(measure: str, dequantized: bool) -> float | None:
 
 
 @torch.no_grad()
-def _reconstruction_metrics(model: Model, dataset: Dataset, pixels: Pixels, seed: int) -> Metrics:
-    """Decoded mean at the mean code against the 8-bit image, whatever noise the model was shown."""
+def _reconstruction_metrics(
+    model: Model, dataset: Dataset, pixels: Pixels, content: tuple[int, int], seed: int
+) -> Metrics:
+    """Decoded mean at the mean code against the 8-bit image, without padding, whatever noise the model was shown."""
     device = next(model.parameters()).device
     sums = dict.fromkeys(("psnr_db", "ssim", "distortion_nats"), 0.0)
     for start, images in in_order(dataset, 250):
         x = pixels.for_evaluation(images.to(device), start, seed)
         px = model(x, 1, no_noise).px
         decoded, target = px.mean[0].clamp(0, 1).float(), images.to(device).float() / 255
+        decoded, target = content_of(decoded, content), content_of(target, content)  # padding is too easy to count
         sums["psnr_db"] += float(psnr(decoded, target).double().sum())
         sums["ssim"] += float(ssim(decoded, target).double().sum())
         sums["distortion_nats"] -= float(px.log_prob(x).double().sum())

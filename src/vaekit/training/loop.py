@@ -5,27 +5,26 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vaekit.build import build_learning_rate, build_model, build_objective
-from vaekit.checkpoint import Checkpoint, point, prune, save_checkpoint, saved_steps
+from vaekit.checkpoint import Checkpoint, load_weights, point, prune, save_checkpoint, saved_steps
 from vaekit.conditionals import set_precision
 from vaekit.config.schema import Config
 from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits
 from vaekit.data.pixels import Pixels
-from vaekit.errors import CheckpointError, DataError, NumericalError, VaekitError
+from vaekit.errors import CheckpointError, DataError, NumericalError
 from vaekit.noise import derived_seed
 from vaekit.training.device import choose_device, environment, set_determinism
 from vaekit.training.ema import Ema
+from vaekit.training.interrupts import Interrupted, stop_signals
 from vaekit.training.loggers import Logger, write_history
 from vaekit.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
 from vaekit.training.step import Counters, TrainStep, forward_of
@@ -33,15 +32,6 @@ from vaekit.training.validation import calibrate, pictures_of, validate
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SKIPPED_ROW_LIMIT = 10
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(VaekitError):
-    """SIGINT or SIGTERM arrived; a checkpoint was written. The exit code is 128 + the signal's number."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + number
 
 
 @dataclass
@@ -203,7 +193,7 @@ class Trainer:
         self.logger.started(step, self.total_steps)
         self.model.train()
         self._clock, self._clock_step = time.perf_counter(), step
-        with _signals() as arrived:
+        with stop_signals() as arrived:
             while step < self.total_steps and not self.progress.finished:
                 self.step(self._next(step))
                 step += 1
@@ -227,6 +217,8 @@ class Trainer:
             self.progress.finished = True
         if due or improved or self.progress.finished or arrived:
             self.save(best=improved)
+        if validating or due:
+            self._clock, self._clock_step = time.perf_counter(), step  # img/s is of training alone
         if arrived and not self.progress.finished:
             name = signal.Signals(arrived[0]).name
             raise Interrupted(f"{name}: saved step {step}; go on with --resume --out {self.run}", arrived[0])
@@ -262,7 +254,6 @@ class Trainer:
 
     def _validate(self, step: int) -> bool:
         """Measure the averaged weights on the validation set; whether they are the best so far."""
-        began = time.perf_counter()
         if len(self.splits.validation) == 0:
             self.progress.best_step = step
             return True  # nothing to select by: the newest is the best
@@ -276,7 +267,6 @@ class Trainer:
         self.progress.history.append(row)
         count = self.config.logging.images
         self.logger.validated(row, lambda: pictures_of(self.ema.model, dataset, self.pixels, self.device, count, seed))
-        self._clock += time.perf_counter() - began  # img/s is of training alone
         return self._judge(step, values["selection"])
 
     def _judge(self, step: int, value: float) -> bool:
@@ -317,39 +307,3 @@ def batch_statistics(model: torch.nn.Module) -> list[Tensor]:
     """The buffers that training-mode forward passes change: those of BatchNorm."""
     layers = (module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm))
     return [buffer for layer in layers for buffer in layer.buffers()]
-
-
-def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Fill a model. CheckpointError naming the first weight that does not fit."""
-    own = model.state_dict()
-    if missing := sorted(own.keys() ^ tensors.keys()):
-        raise CheckpointError(f"the checkpoint is of another model: weight '{missing[0]}' is not in both")
-    for name, value in tensors.items():
-        if own[name].shape != value.shape:
-            raise CheckpointError(
-                f"the checkpoint is of another model: '{name}' is {tuple(value.shape)} there and "
-                f"{tuple(own[name].shape)} here; use the same network, latent_dim and image shape"
-            )
-    model.load_state_dict(dict(tensors))
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM so that the loop can save first; a second one kills at once."""
-    arrived: list[int] = []
-    before: dict[int, Any] = {}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
-        signal.signal(number, before[number] or signal.SIG_DFL)
-
-    try:
-        for number in STOP_SIGNALS:
-            before[int(number)] = signal.signal(number, note)
-    except ValueError:  # not in the main thread: the caller's handlers stay
-        before = {}
-    try:
-        yield arrived
-    finally:
-        for stopped, handler in before.items():
-            signal.signal(stopped, handler or signal.SIG_DFL)

@@ -21,11 +21,18 @@ FUSED = ("adam", "adamw")  # one kernel for all weights, which can skip an updat
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """The optimiser over the model's trainable weights; its learning rate is set before every step."""
-    options: dict[str, Any] = {"betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
+    options: dict[str, Any] = {"betas": config.betas, "eps": config.eps}
     if config.optimizer in FUSED:
         options["fused"] = True
     weights = [p for p in model.parameters() if p.requires_grad]
-    return OPTIMIZERS[config.optimizer](weights, lr=config.learning_rate, **options)  # type: ignore[call-arg]
+    # biases, norms and scales are not weights of connections: shrinking them shrinks what they measure
+    groups = [
+        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[config.optimizer](
+        [group for group in groups if group["params"]], lr=config.learning_rate, **options
+    )  # type: ignore[call-arg]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,43 @@
+"""SIGINT and SIGTERM: the loop saves first, then ends with the exit code that shells expect."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from vaekit.errors import VaekitError
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(VaekitError):
+    """SIGINT or SIGTERM arrived; a checkpoint was written. The exit code is 128 + the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM so that the loop can save first; a second one kills at once."""
+    arrived: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        signal.signal(number, before[number] or signal.SIG_DFL)
+
+    try:
+        for number in STOP_SIGNALS:
+            before[int(number)] = signal.signal(number, note)
+    except ValueError:  # not in the main thread: the caller's handlers stay
+        before = {}
+    try:
+        yield arrived
+    finally:
+        for stopped, handler in before.items():
+            signal.signal(stopped, handler or signal.SIG_DFL)
