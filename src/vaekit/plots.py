@@ -93,8 +93,9 @@ def loss_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_ylabel("nats per image" if key != "beta" else "weight of the rate")
         axes.grid(alpha=0.3)
         if axes.lines:
-            _focus(axes)
             axes.legend()
+            if key != "beta":
+                _focus(axes)
     return figure
 
 
