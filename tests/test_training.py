@@ -21,15 +21,21 @@ from vaekit.build import (
     build_learning_rate,
     build_model,
     build_objective,
+    vae,
 )
 from vaekit.check import check_config
 from vaekit.checkpoint import load_checkpoint, locate, pointed, saved_steps
 from vaekit.config.load import load_config, to_dict
 from vaekit.config.schema import ModelConfig, Part, TrainingConfig
-from vaekit.data.dataset import load_splits
+from vaekit.data.dataset import Dataset, load_splits
+from vaekit.data.pixels import Pixels
 from vaekit.errors import ConfigError, DataError, NumericalError
+from vaekit.noise import BlockNoise
+from vaekit.objectives import elbo
 from vaekit.runs import train
 from vaekit.schedules import constant
+from vaekit.trace import terms
+from vaekit.training import validation
 from vaekit.training.ema import Ema
 from vaekit.training.loggers import Several, Silent
 from vaekit.training.loop import Trainer
@@ -592,3 +598,23 @@ def test_wandb_gets_losses_reconstructions_and_samples(tmp_path, monkeypatch):
     assert validated["samples"] == [(8, 8, 1)] * 3
     assert validated["reconstructions"] == [(8, 8, 1)] * 6
     assert sent[-1] == {"finished": True}
+
+
+def test_validation_is_the_mean_over_images_whatever_the_batch(monkeypatch):
+    """Three batches of unequal size weigh what they hold."""
+    torch.manual_seed(0)
+    model = vae(SHAPE, 3, Part("mlp", {"widths": (8,)}))
+    data = Dataset(torch.randint(0, 256, (37, *SHAPE), dtype=torch.uint8))
+    pixels, step = Pixels(binarization="dynamic"), torch.tensor(0)
+    found = {}
+    for size in (37, 16, 1):
+        monkeypatch.setattr(validation, "VALIDATION_BATCH", size)
+        found[size] = validation.validate(
+            model, elbo(beta=3.0), data, pixels, torch.device("cpu"), step, torch.tensor(9), seed=4
+        )
+    for size in (16, 1):
+        assert found[size] == pytest.approx(found[37], rel=1e-5)
+    x = pixels.for_evaluation(data.images, 0, 4)
+    direct = terms(model(x, 1, BlockNoise(4)))
+    assert found[37]["elbo"] == pytest.approx(float(direct["elbo"].detach()), rel=1e-5)
+    assert found[37]["loss"] == pytest.approx(float((direct["distortion"] + 3 * direct["rate"]).detach()), rel=1e-5)

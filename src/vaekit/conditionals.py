@@ -165,6 +165,16 @@ class _OptimalScaled(_Scaled):
 
     location_family: ClassVar[type[GaussianImage]]
 
+    def __init__(
+        self,
+        network_for: NetworkFor,
+        shape: Shape,
+        *,
+        scale: Literal["fixed", "scalar", "pixel", "optimal"] = "scalar",
+        initial_scale: Positive = 0.1,
+    ) -> None:
+        super().__init__(network_for, shape, scale, initial_scale)
+
     def located(self, loc: Tensor, log_scale: Tensor) -> Distribution:
         if self.scale == "optimal" and self.training:
             return OptimalScaleImage(loc, self.location_family, self.floor)
@@ -174,15 +184,14 @@ class _OptimalScaled(_Scaled):
     def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         if self.scale != "optimal":
             return
+        # batches add up as mean squares (normal) or mean sizes (Laplace)
+        power = 2 if self.location_family is GaussianImage else 1
         total, count = torch.zeros((), dtype=torch.float64), 0
         for x, loc in pairs:
             pixels = (x - loc).numel()
-            # 2 log-scales add up as mean squares (normal) or mean sizes (Laplace): average in that space
-            power = 2 if self.location_family is GaussianImage else 1
             total += (power * optimal_log_scale(self.location_family, x, loc).double()).exp().cpu() * pixels
             count += pixels
         if count:
-            power = 2 if self.location_family is GaussianImage else 1
             self.log_scale.fill_(float((total / count).log() / power))
 
 
@@ -191,31 +200,11 @@ class Gaussian(_OptimalScaled):
 
     family = location_family = GaussianImage
 
-    def __init__(
-        self,
-        network_for: NetworkFor,
-        shape: Shape,
-        *,
-        scale: Literal["fixed", "scalar", "pixel", "optimal"] = "scalar",
-        initial_scale: Positive = 0.1,
-    ) -> None:
-        super().__init__(network_for, shape, scale, initial_scale)
-
 
 class Laplace(_OptimalScaled):
     """Laplace pixels: the likelihood of an L1 loss."""
 
     family = location_family = LaplaceImage
-
-    def __init__(
-        self,
-        network_for: NetworkFor,
-        shape: Shape,
-        *,
-        scale: Literal["fixed", "scalar", "pixel", "optimal"] = "scalar",
-        initial_scale: Positive = 0.1,
-    ) -> None:
-        super().__init__(network_for, shape, scale, initial_scale)
 
 
 class Charbonnier(_Scaled):

@@ -49,7 +49,22 @@ def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     _Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(grid)
 
 
-class Bar:
+class _Drawn:
+    """Something that draws while a `with` block runs."""
+
+    _progress: Progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class Bar(_Drawn):
     """A bar for one job whose progress is told as a share."""
 
     def __init__(self, name: str) -> None:
@@ -67,17 +82,8 @@ class Bar:
         """`done` of 1 is done."""
         self._progress.update(self._task, completed=done)
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-
-class TrainingBar:
+class TrainingBar(_Drawn):
     """A logger that draws the training: step, −ELBO, rate, distortion, images per second."""
 
     def __init__(self) -> None:
@@ -92,15 +98,6 @@ class TrainingBar:
         self._task: TaskID | None = None
         self._preparing: dict[str, TaskID] = {}
         self._spoken = 0.0
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def preparing(self, what: str, done: int, total: int) -> None:
         """Progress of a download, or of decoding a folder of images."""
