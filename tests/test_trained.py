@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import SIZES
+from small_runs import SIZES, state_of
 
-from vaekit import load
-from vaekit.checkpoint import load_checkpoint, locate
+from vaekit import load, plots
+from vaekit.checkpoint import load_checkpoint, locate, point, saved_steps
 from vaekit.data.dataset import load_splits
 from vaekit.errors import CheckpointError, ConfigError, DataError
+from vaekit.pictures import picture_run
+from vaekit.plots import loss_curves
 from vaekit.runs import train
 
 
@@ -221,3 +223,14 @@ def test_an_autoencoder_encodes_and_decodes_but_does_not_sample(tmp_path, digits
 def test_a_run_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(CheckpointError):
         load(tmp_path)
+
+
+def test_curves_show_the_whole_training_not_only_up_to_the_best(tmp_path, monkeypatch):
+    run = train(
+        "digits", *SIZES, "training.epochs=3", "training.keep=9", "training.validate_every=9", out=tmp_path / "r"
+    )
+    point(run, "best", saved_steps(run)[0])
+    drawn = []
+    monkeypatch.setattr(plots, "loss_curves", lambda history: drawn.append(history) or loss_curves(history))
+    picture_run(run, count=2)
+    assert drawn[0][-1]["step"] == state_of(run, "latest")["step"]

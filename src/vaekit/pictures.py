@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vaekit import plots
-from vaekit.checkpoint import storage_errors
+from vaekit.checkpoint import load_checkpoint, locate, storage_errors
 from vaekit.data.dataset import Dataset
 from vaekit.errors import DataError
 from vaekit.evaluation.quality import psnr, ssim
@@ -30,7 +30,9 @@ def picture_run(
     made = [_save_reconstructions(trained, dataset_of(trained, "test", data_dir), folder, 2 * count)]
     if trained.config.model.kind == "vae":
         made.append(_save_samples(trained, folder, 100, 1.0, 0))
-    made.append(plots.save_figure(plots.loss_curves(trained.history), folder / "grids" / "loss_curves.png"))
+    # the whole training, also where the best checkpoint is not the last
+    history = load_checkpoint(locate(Path(run), "latest"), ()).state["progress"]["history"]
+    made.append(plots.save_figure(plots.loss_curves(history), folder / "grids" / "loss_curves.png"))
     return made
 
 
