@@ -196,9 +196,10 @@ def _same_size(width: int, depth: int, act: type[nn.Module], norm: Norm, residua
 
 
 def _image_encoder(
-    shape: Shape, outputs: int, widths: Widths, depth: int, activation: Activation, norm: Norm, residual: bool
+    shape: Shape, outputs: int, widths: Widths | None, depth: int, activation: Activation, norm: Norm, residual: bool
 ) -> nn.Module:
     act = ACTIVATIONS[activation]
+    widths = default_widths(shape) if widths is None else widths
     layers: list[nn.Module] = []
     channels = shape[0]
     for width in widths:
@@ -214,9 +215,10 @@ def _image_encoder(
 
 
 def _image_decoder(
-    inputs: int, shape: Shape, widths: Widths, depth: int, activation: Activation, norm: Norm, residual: bool
+    inputs: int, shape: Shape, widths: Widths | None, depth: int, activation: Activation, norm: Norm, residual: bool
 ) -> nn.Module:
     act = ACTIVATIONS[activation]
+    widths = default_widths(shape) if widths is None else widths
     sizes = _stages(shape, len(widths))
     height, width = sizes[-1]
     top = widths[-1] if widths else shape[0]
@@ -244,8 +246,7 @@ def conv_encoder(
     norm: Norm = "none",
 ) -> nn.Module:
     """Strided convolutions, each halving the image, with `depth` more of the same size after each; then dense."""
-    chosen = default_widths(shape) if widths is None else widths
-    return _image_encoder(shape, outputs, chosen, depth, activation, norm, residual=False)
+    return _image_encoder(shape, outputs, widths, depth, activation, norm, residual=False)
 
 
 def conv_decoder(
@@ -258,8 +259,7 @@ def conv_decoder(
     norm: Norm = "none",
 ) -> nn.Module:
     """The convolutional encoder turned round, with transposed convolutions."""
-    chosen = default_widths(shape) if widths is None else widths
-    return _image_decoder(inputs, shape, chosen, depth, activation, norm, residual=False)
+    return _image_decoder(inputs, shape, widths, depth, activation, norm, residual=False)
 
 
 def resnet_encoder(
@@ -272,8 +272,7 @@ def resnet_encoder(
     norm: Norm = "none",
 ) -> nn.Module:
     """Like `conv`, with `depth` pre-activation residual blocks at each size."""
-    chosen = default_widths(shape) if widths is None else widths
-    return _image_encoder(shape, outputs, chosen, depth, activation, norm, residual=True)
+    return _image_encoder(shape, outputs, widths, depth, activation, norm, residual=True)
 
 
 def resnet_decoder(
@@ -286,8 +285,7 @@ def resnet_decoder(
     norm: Norm = "none",
 ) -> nn.Module:
     """The residual encoder turned round."""
-    chosen = default_widths(shape) if widths is None else widths
-    return _image_decoder(inputs, shape, chosen, depth, activation, norm, residual=True)
+    return _image_decoder(inputs, shape, widths, depth, activation, norm, residual=True)
 
 
 def full_precision(values: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, a data set's, or a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as data.path=photos")]
 DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where data sets lie or are downloaded to.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a folder with unreadable images.")]
 
 
 @app.command("list")
@@ -37,7 +38,7 @@ def check(
     recipe: Name,
     overrides: Overrides = None,
     data_dir: DataDir = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a folder with unreadable images.")] = False,
+    strict: Strict = False,
 ) -> None:
     """Load the data of RECIPE, verify it, and say what is in it."""
     _load(recipe, overrides, data_dir, strict)
@@ -48,7 +49,7 @@ def prepare(
     recipe: Name,
     overrides: Overrides = None,
     data_dir: DataDir = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a folder with unreadable images.")] = False,
+    strict: Strict = False,
 ) -> None:
     """Download what is missing and decode a folder, so that training starts at once."""
     _load(recipe, overrides, data_dir, strict)
