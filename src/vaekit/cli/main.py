@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import console, data_commands
+from vaekit.cli.options import DataDir, Device, Overrides, Run, Which
 from vaekit.errors import VaekitError
 
 app = typer.Typer(
@@ -22,20 +23,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands.app, name="data")
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Changes to the recipe, such as training.epochs=5", show_default=False
-    ),
-]
-DataDir = Annotated[
-    str | None,
-    typer.Option("--data-dir", help="Where data sets lie or are downloaded to.", show_default="$VAEKIT_DATA"),
-]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or one of its checkpoints.")]
-Which = Annotated[str, typer.Option("--checkpoint", help="best or latest.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 
 
 @app.command()
