@@ -32,7 +32,8 @@ class VAE(nn.Module):
         """The pass from q(z | x) on, so that an evaluation with many samples encodes once."""
         z = q.from_noise(noise(0, torch.Size((samples, *q.batch_shape, *q.event_shape)), q.loc))
         log_q_stopped = q.detach().log_prob(z) if stopped else None
-        return Trace(x, (Latent(z, q, self.prior(), log_q_stopped),), self.likelihood(z), x.new_zeros(()))
+        px = self.likelihood(z)
+        return Trace(x, (Latent(z, q, self.prior(), log_q_stopped),), px, px.log_prob(x), x.new_zeros(()))
 
     def encode(self, x: Tensor) -> Tensor:
         """The posterior mean: (B, D)."""
@@ -96,7 +97,8 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False) -> Trace:
         """One pass; `samples` and `noise` have nothing to act on."""
         code = self.encoder(self.corrupt(x) if self.training else x)
-        return Trace(x, (), self.likelihood(code.unsqueeze(0)), x.new_zeros(()))
+        px = self.likelihood(code.unsqueeze(0))
+        return Trace(x, (), px, px.log_prob(x), x.new_zeros(()))
 
     def encode(self, x: Tensor) -> Tensor:
         """The code: (B, D)."""

@@ -37,6 +37,7 @@ from vaekit.training.loop import Trainer
 CHANGEABLE_ON_RESUME = {
     "training": {
         "epochs", "patience", "keep", "log_every", "validate_every", "checkpoint_every", "device", "threads", "compile",
+        "capture",
     },
     "logging": None,
     "data": {"root", "path"},
@@ -107,8 +108,7 @@ def describe(trainer: Trainer) -> str:
     return (
         f"{len(splits.train):,} images to train, {len(splits.validation):,} to select, {len(splits.test):,} to test · "
         f"{height}×{width}×{channels} · {weights:,} weights · {trainer.total_steps:,} steps of {training.batch_size} · "
-        f"{trainer.device} · {torch.get_num_threads()} threads · "
-        f"{'compiled' if trainer.compiled else 'eager'}"
+        f"{trainer.device} · {torch.get_num_threads()} threads"
     )
 
 

@@ -29,6 +29,7 @@ class Trace(NamedTuple):
     x: Tensor  # (B, C, H, W), float32 in [0, 1]: 8-bit value k is k/255
     latents: tuple[Latent, ...]  # flat VAE: one; top-down VAE: one per level; plain autoencoder: none
     px: Distribution  # p(x | z): batch (S, B), event = image shape
+    log_px: Tensor  # (S, B), log p(x | z) in nats: computed once, read by the objective and by the log
     penalty: Tensor  # nats per example that the model itself owns (0 for most)
 
 
@@ -55,12 +56,9 @@ def kl_per_dim(latent: Latent) -> Tensor:
     return kl_per_dim_of(latent.q, latent.p)
 
 
-def log_weight(trace: Trace, log_px: Tensor | None = None) -> Tensor:
-    """log p(x, z) - log q(z | x) of every sample: (S, B), nats. Its log-mean-exp over S is the importance bound.
-
-    `log_px`, where the caller has log p(x | z) already, saves computing it again.
-    """
-    total: Tensor = trace.px.log_prob(trace.x) if log_px is None else log_px
+def log_weight(trace: Trace) -> Tensor:
+    """log p(x, z) - log q(z | x) of every sample: (S, B), nats. Its log-mean-exp over S is the importance bound."""
+    total = trace.log_px
     for latent in trace.latents:
         total = total + latent.p.log_prob(latent.z) - latent.q.log_prob(latent.z)
     return total
@@ -68,8 +66,7 @@ def log_weight(trace: Trace, log_px: Tensor | None = None) -> Tensor:
 
 def distortion(trace: Trace) -> Tensor:
     """-log p(x | z): scalar, nats per example."""
-    log_px: Tensor = trace.px.log_prob(trace.x)
-    return -log_px.mean()
+    return -trace.log_px.mean()
 
 
 def terms(trace: Trace) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from vaekit.data.pixels import Pixels, content_of
 from vaekit.errors import ConfigError, DataError
 from vaekit.models import VAE, Model
 from vaekit.noise import BlockNoise, no_noise
+from vaekit.training.device import choose_device, place
 
 Array = np.ndarray[Any, Any]
 ImageLike = Any  # a path, a PIL image, or an array (H, W), (H, W, C) of uint8 or of floats in [0, 1]
@@ -35,7 +36,7 @@ class Trained:
     """
 
     def __init__(self, model: Model, config: Config, checkpoint: Checkpoint, device: torch.device) -> None:
-        self.model = model.to(device).eval()
+        self.model = place(model, device).eval()
         self.config, self.device = config, device
         self.step = checkpoint.step
         self.class_names: tuple[str, ...] = tuple(checkpoint.state["class_names"])
@@ -143,7 +144,6 @@ def load(run: str | Path, *, which: str = "best", device: str = "cpu") -> Traine
     CheckpointError if there is none, or if a byte of it changed.
     """
     from vaekit.config.load import from_dict
-    from vaekit.training.device import choose_device
 
     folder = locate(Path(run), which)
     checkpoint = load_checkpoint(folder, ("ema",))

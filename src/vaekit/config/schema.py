@@ -137,7 +137,8 @@ class TrainingConfig:
     ema: Share | None = 0.999  # decay of the averaged weights that are evaluated; None averages nothing
     accumulate: Count = 1  # a batch is computed in this many parts
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the networks; densities stay float32
-    compile: Literal["auto", "on", "off"] = "auto"  # of forward and loss; auto is eager
+    compile: Literal["auto", "on", "off"] = "auto"  # forward and loss; auto: where the run is long enough to win by it
+    capture: Literal["auto", "on", "off"] = "auto"  # the whole step as one CUDA graph; on a GPU alone
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     threads: Count | None = None  # CPU threads; None leaves torch's choice
     deterministic: bool = False  # on a GPU: the same bytes every time, slower

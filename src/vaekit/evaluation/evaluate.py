@@ -131,12 +131,12 @@ def _reconstruction_metrics(
     sums = dict.fromkeys(("psnr_db", "ssim", "distortion_nats"), 0.0)
     for start, images in in_order(dataset, 250):
         x = pixels.for_evaluation(images.to(device), start, seed)
-        px = model(x, 1, no_noise).px
-        decoded, target = px.mean[0].clamp(0, 1).float(), images.to(device).float() / 255
+        trace = model(x, 1, no_noise)
+        decoded, target = trace.px.mean[0].clamp(0, 1).float(), images.to(device).float() / 255
         decoded, target = content_of(decoded, content), content_of(target, content)  # padding is too easy to count
         sums["psnr_db"] += float(psnr(decoded, target).double().sum())
         sums["ssim"] += float(ssim(decoded, target).double().sum())
-        sums["distortion_nats"] -= float(px.log_prob(x).double().sum())
+        sums["distortion_nats"] -= float(trace.log_px.double().sum())
     means: Metrics = {name: total / len(dataset) for name, total in sums.items()}
     if isinstance(model, VAE):
         del means["distortion_nats"]  # the bounds have it, averaged over the posterior

@@ -113,9 +113,8 @@ def _bounds_of_batch(model: VAE, x: Tensor, samples: int, chunk: int, seed: int,
     for first in range(0, samples, chunk):
         count = min(chunk, samples - first)
         trace = model.trace(x, q, count, BlockNoise(seed, start, first))
-        log_px = trace.px.log_prob(x)
-        stream.add(log_weight(trace, log_px))
-        distortion -= log_px.double().sum(0)
+        stream.add(log_weight(trace))
+        distortion -= trace.log_px.double().sum(0)
         per_sample = torch.stack([kl(latent).double().expand(count, len(x)) for latent in trace.latents]).sum(0)
         rate += per_sample.sum(0)
     distortion, rate = distortion / samples, rate / samples

@@ -6,8 +6,10 @@ import platform
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vaekit.errors import ConfigError
+from vaekit.models import Model
 
 
 def choose_device(name: str) -> torch.device:
@@ -36,6 +38,12 @@ def available_devices() -> list[str]:
     return devices
 
 
+def place(model: Model, device: torch.device) -> Model:
+    """The model on the device, its filters laid out as the device's convolutions want them: channels last."""
+    model = model.to(device)
+    return model if device.type == "mps" else model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def set_determinism(deterministic: bool) -> None:
     """On a GPU, choose kernels that give the same bytes every time."""
     torch.backends.cudnn.deterministic = deterministic
@@ -59,3 +67,34 @@ def environment(device: torch.device) -> dict[str, Any]:
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What changed between two environments, in words."""
     return [f"{key} {saved[key]} → {now.get(key)}" for key in saved if saved[key] != now.get(key)]
+
+
+def generator_states(device: torch.device) -> list[Tensor]:
+    """Of the CPU, and of the device where that is a GPU."""
+    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+
+
+def set_generator_states(device: torch.device, states: list[Tensor]) -> None:
+    """Put back what `generator_states` gave."""
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
+
+
+def capturing(like: Tensor) -> bool:
+    """Whether what runs now on the tensor's device is recorded into a CUDA graph."""
+    return like.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the host has no memory left."""
+    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

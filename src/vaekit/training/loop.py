@@ -19,14 +19,31 @@ from vaekit.conditionals import set_precision
 from vaekit.config.schema import Config
 from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits
+from vaekit.data.feed import Feed
 from vaekit.data.pixels import Pixels
 from vaekit.errors import CheckpointError, DataError, NumericalError
 from vaekit.noise import derived_seed
-from vaekit.training.device import choose_device, environment, set_determinism
+from vaekit.training.acceleration import (
+    Captured,
+    Choices,
+    put_back,
+    try_to_capture,
+    try_to_compile,
+    worth_capturing,
+    worth_compiling,
+)
+from vaekit.training.device import (
+    choose_device,
+    environment,
+    generator_states,
+    place,
+    set_determinism,
+    set_generator_states,
+)
 from vaekit.training.ema import Ema
 from vaekit.training.interrupts import Interrupted, stop_signals
 from vaekit.training.loggers import Logger, write_history
-from vaekit.training.optimizer import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from vaekit.training.optimizer import build_optimizer
 from vaekit.training.step import Counters, TrainStep, forward_of
 from vaekit.training.validation import calibrate, pictures_of, validate
 
@@ -63,27 +80,27 @@ class Trainer:
 
         self.pixels = Pixels.of(config.data)
         self.batches = Batches(splits.train, training.batch_size, training.seed, self.device)
+        self.feed = Feed(self.batches, self.pixels, training.seed)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = max(1, round(training.epochs * self.steps_per_epoch))
-        self.model = build_model(config.model, splits.train.shape).to(self.device)
+        self.model = place(build_model(config.model, splits.train.shape), self.device)
         pixels = splits.train.images[0].numel()
         self.objective = build_objective(config.objective, self.steps_per_epoch, pixels)
         self.optimizer = build_optimizer(self.model, training)
         self.counters = Counters(self.device)
         self.progress = Progress()
+        self.choices: Choices | None = None
         self._assemble()
 
     def _assemble(self) -> None:
         """What depends on the model's weights: made again when a run starts from other weights."""
         training = self.config.training
+        self.compiled = False
+        self._captured: Captured | None = None
         set_precision(self.model, PRECISIONS[training.precision])
         self.ema = Ema(self.model, training.ema)
-        forward = forward_of(self.model, self.objective.objective, training.samples)
-        self.compiled = training.compile == "on"
-        if self.compiled:
-            forward = torch.compile(forward, fullgraph=True)
         self.step = TrainStep(
-            forward,
+            forward_of(self.model, self.objective.objective, training.samples),
             self.optimizer,
             self.ema,
             build_learning_rate(training, self.steps_per_epoch, self.total_steps),
@@ -92,21 +109,21 @@ class Trainer:
             parts=training.accumulate,
             scaled=training.precision == "fp16",
             statistics=batch_statistics(self.model),
+            say=self.logger.message,
         )
 
     # Checkpoints
 
     def snapshot(self) -> Checkpoint:
         """Everything a run needs to go on as if it had never stopped."""
-        trainer = {**self.counters.tensors(), "random/cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            trainer["random/cuda"] = torch.cuda.get_rng_state(self.device)
+        random = dict(zip(("random/cpu", "random/cuda"), generator_states(self.device), strict=False))
+        trainer = {**self.counters.tensors(), **random}
         return Checkpoint(
             int(self.counters.step),
             {
                 "model": dict(self.model.state_dict()),
                 "ema": dict(self.ema.model.state_dict()),
-                "optimizer": optimizer_tensors(self.optimizer, self.model),
+                "optimizer": self.optimizer.tensors(self.model),
                 "trainer": trainer,
             },
             {
@@ -115,6 +132,7 @@ class Trainer:
                 "class_names": list(self.splits.train.class_names),
                 "data": dict(self.splits.facts),
                 "environment": environment(self.device),
+                "choices": vars(self._choices_now()),
                 "steps_per_epoch": self.steps_per_epoch,
                 "total_steps": self.total_steps,
                 "progress": vars(self.progress).copy(),
@@ -131,13 +149,14 @@ class Trainer:
             )
         load_weights(self.model, checkpoint.tensors["model"])
         load_weights(self.ema.model, checkpoint.tensors["ema"])
-        load_optimizer_tensors(self.optimizer, self.model, checkpoint.tensors["optimizer"])
+        self.optimizer.load(self.model, checkpoint.tensors["optimizer"])
         trainer = dict(checkpoint.tensors["trainer"])
-        torch.set_rng_state(trainer.pop("random/cpu"))
-        cuda = trainer.pop("random/cuda", None)
-        if cuda is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(cuda, self.device)
+        random = [trainer.pop(name) for name in ("random/cpu", "random/cuda") if name in trainer]
+        if len(random) == 1 and self.device.type == "cuda":  # a run of the CPU goes on: its own generator is new here
+            random.append(torch.cuda.get_rng_state(self.device))
+        set_generator_states(self.device, random)
         self.counters.load(trainer)
+        self.choices = Choices(**checkpoint.state["choices"])
         self.progress = Progress(**checkpoint.state["progress"])
         self.progress.history = list(self.progress.history)
         self.progress.finished = int(self.counters.step) >= self.total_steps or self._out_of_patience()
@@ -190,21 +209,63 @@ class Trainer:
         if step >= self.total_steps or self.progress.finished:
             self.logger.message(f"already trained to step {step} of {self.total_steps}; raise training.epochs to go on")
             return self.progress
-        self.logger.started(step, self.total_steps)
         self.model.train()
+        self._accelerate(step)
+        self.logger.started(step, self.total_steps)
         self._clock, self._clock_step = time.perf_counter(), step
         with stop_signals() as arrived:
             while step < self.total_steps and not self.progress.finished:
-                self.step(self._next(step))
+                self._update(step)
                 step += 1
                 self._after(step, arrived)
         return self.progress
 
-    def _next(self, step: int) -> Tensor:
-        indices = self.batches.indices(step)
-        epoch = torch.tensor(step // self.steps_per_epoch)
-        images = self.batches.gather(indices)
-        return self.pixels.for_training(images, indices.to(self.device), epoch, self.config.training.seed)
+    def _update(self, step: int) -> None:
+        self.feed.load(step)
+        if self._captured is not None:
+            self._captured.replay()
+        else:
+            self._body()
+
+    def _body(self) -> None:
+        """What one update does on the device."""
+        self.step(self.feed.x())
+
+    def _state(self) -> dict[str, Tensor]:
+        """Every tensor that an update changes, by name."""
+        groups = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict(),
+            "optimizer": self.optimizer.tensors(self.model),
+            "trainer": self.counters.tensors(),
+        }
+        return {f"{group}/{name}": value for group, tensors in groups.items() for name, value in tensors.items()}
+
+    def _accelerate(self, step: int) -> None:
+        """Choose how the steps are run, or take what the run chose when it began; say what it is."""
+        training, before, left = self.config.training, self.choices, self.total_steps - step
+        compiled, captured = training.compile == "on", training.capture == "on"
+        if training.compile == "auto":
+            compiled = before.compiled if before else worth_compiling(self.model, self.device, left)
+        if training.capture == "auto":
+            captured = before.captured if before else worth_capturing(self.device, left)
+        if before is not None:
+            self.step.parts = max(before.parts, training.accumulate)
+        self.feed.load(step)
+        began = time.perf_counter()
+        if compiled:
+            with put_back(lambda: {}, self.device):
+                x = self.feed.x()
+            compiled = try_to_compile(self.step, x, self._state, self.logger.message)
+        if captured and self.device.type == "cuda":
+            self._captured = try_to_capture(self._body, self._state, self.device, self.logger.message)
+        took = f" ({time.perf_counter() - began:.0f} s to prepare)" if compiled or self._captured else ""
+        self.compiled = compiled
+        self.choices = self._choices_now()
+        self.logger.message(f"step: {self.choices}{took}")
+
+    def _choices_now(self) -> Choices:
+        return Choices(self.compiled, self._captured is not None, self.step.parts)
 
     def _after(self, step: int, arrived: list[int]) -> None:
         training, last = self.config.training, step == self.total_steps
@@ -287,20 +348,17 @@ class Trainer:
     @torch.no_grad()
     def check_first_batch(self) -> None:
         """One validated pass in evaluation mode: shapes, support and finite values, before any time is spent."""
-        state = torch.get_rng_state()  # drawing the check's noise must not change the run
-        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        random = generator_states(self.device)  # drawing the check's noise must not change the run
         self.model.eval()
-        x = self._next(int(self.counters.step))
+        x = self.feed.at(int(self.counters.step))
         trace = self.model(x, self.config.training.samples)
         kind = self.config.model.likelihood.kind
         support = trace.px.support
         if not bool(support.check(x).all()):
             raise DataError(f"pixel values do not fit the likelihood '{kind}'; see vaekit doctor, or data.binarize")
-        if not bool(torch.isfinite(trace.px.log_prob(x)).all()):
+        if not bool(torch.isfinite(trace.log_px).all()):
             raise NumericalError("the first loss is not finite; start from other weights, or with precision=float32")
-        torch.set_rng_state(state)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, self.device)
+        set_generator_states(self.device, random)
 
 
 def batch_statistics(model: torch.nn.Module) -> list[Tensor]:

@@ -1,9 +1,13 @@
-"""Adam, AdamW and Adamax with their state as named tensors, fit for safetensors."""
+"""Adam, AdamW and Adamax whose every update can be skipped by a flag on the device, with state fit for safetensors.
+
+Our own, because torch's optimisers import the compiler (about two seconds at each start), spend more time in Python
+than in the kernel of a small network, and let Adamax be skipped only by waiting for the device.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,49 +15,135 @@ from torch import Tensor, nn
 from vaekit.config.schema import TrainingConfig
 from vaekit.errors import CheckpointError
 
-OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "adamax": torch.optim.Adamax,
-}
-FUSED = ("adam", "adamw")  # one kernel for all weights, which can skip an update by a flag on the device
+
+class Group(NamedTuple):
+    """Weights that decay alike, with the two running moments of their gradients."""
+
+    weights: list[Tensor]
+    decay: float
+    first: list[Tensor]
+    second: list[Tensor]
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """The optimiser over the model's trainable weights; its learning rate is set before every step."""
-    options: dict[str, Any] = {"betas": config.betas, "eps": config.eps}
-    if config.optimizer in FUSED:
-        options["fused"] = True
+class Update(NamedTuple):
+    """What one update needs besides gradients: 0-d tensors on the device of the weights."""
+
+    rate: Tensor  # learning rate
+    divisor: Tensor  # of the gradients: fp16 scale and clipping
+    accepted: Tensor  # bool: where false, nothing changes
+
+
+class Optimizer:
+    """Moments of the gradients, and the rule by which they move the weights."""
+
+    moments = ("exp_avg", "exp_avg_sq")  # their names in a checkpoint
+
+    def __init__(self, groups: Sequence[tuple[list[Tensor], float]], betas: tuple[float, float], eps: float) -> None:
+        """`groups`: (weights, weight decay); all on one device."""
+        self.betas, self.eps = betas, eps
+        self.groups = [
+            Group(weights, decay, [torch.zeros_like(w) for w in weights], [torch.zeros_like(w) for w in weights])
+            for weights, decay in groups
+            if weights
+        ]
+        self.weights = [weight for group in self.groups for weight in group.weights]
+        device = self.weights[0].device
+        self.count = torch.zeros((), device=device)  # accepted updates; float32, as torch's kernel wants it
+
+    @torch.no_grad()
+    def step(self, update: Update) -> None:
+        """Move every weight by its gradient, unless the update is not accepted."""
+        raise NotImplementedError
+
+    def tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """{"weight name/moment": tensor} and the count, by name."""
+        names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        found = {"count": self.count}
+        for group in self.groups:
+            for weight, *moments in zip(group.weights, group.first, group.second, strict=True):
+                found |= {f"{names[weight]}/{key}": value for key, value in zip(self.moments, moments, strict=True)}
+        return found
+
+    def load(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave. CheckpointError where the two do not match."""
+        own = self.tensors(model)
+        if strange := sorted(own.keys() ^ tensors.keys()):
+            raise CheckpointError(f"the optimiser's state does not fit this model and optimiser: '{strange[0]}'")
+        for name, value in tensors.items():
+            own[name].copy_(value)
+
+
+def gradient_of(weight: Tensor) -> Tensor:
+    """Its gradient, which every trained weight has after a backward pass."""
+    assert weight.grad is not None
+    return weight.grad
+
+
+class Adam(Optimizer):
+    """Kingma & Ba 2015, arXiv:1412.6980. Weight decay is added to the gradient."""
+
+    kernel = staticmethod(torch._fused_adam_)  # one pass over all weights, which divides, skips and moves
+
+    @torch.no_grad()
+    def step(self, update: Update) -> None:
+        self.count += 1
+        skipped = (~update.accepted).float()
+        for weights, decay, first, second in self.groups:
+            self.kernel(
+                weights,
+                [gradient_of(weight) for weight in weights],
+                first,
+                second,
+                [],
+                [self.count] * len(weights),
+                lr=update.rate,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=decay,
+                eps=self.eps,
+                amsgrad=False,
+                maximize=False,
+                grad_scale=update.divisor,
+                found_inf=skipped,
+            )
+        self.count -= skipped
+
+
+class AdamW(Adam):
+    """Weight decay apart from the gradient. Loshchilov & Hutter 2019, arXiv:1711.05101"""
+
+    kernel = staticmethod(torch._fused_adamw_)
+
+
+class Adamax(Optimizer):
+    """Adam in the infinity norm. Kingma & Ba 2015, section 7.1"""
+
+    moments = ("exp_avg", "exp_inf")
+
+    @torch.no_grad()
+    def step(self, update: Update) -> None:
+        accepted = update.accepted.float()
+        self.count += accepted
+        beta1, beta2 = self.betas
+        kept = torch.where(update.accepted, beta2, 1.0)
+        size = update.rate * accepted / (1 - beta1 ** self.count.clamp_min(1))
+        for weights, decay, first, second in self.groups:
+            for weight, mean, largest in zip(weights, first, second, strict=True):
+                gradient = torch.where(update.accepted, gradient_of(weight) / update.divisor + decay * weight, 0.0)
+                mean.lerp_(gradient, (1 - beta1) * accepted)
+                torch.maximum(largest * kept, gradient.abs() + self.eps * accepted, out=largest)
+                weight -= size * mean / largest.clamp_min(torch.finfo(largest.dtype).tiny)
+
+
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "adamax": Adamax}
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
+    """The optimiser over the model's trainable weights."""
     weights = [p for p in model.parameters() if p.requires_grad]
     # biases, norms and scales are not weights of connections: shrinking them shrinks what they measure
-    groups = [
-        {"params": [p for p in weights if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
+    groups: list[tuple[list[Tensor], float]] = [
+        ([p for p in weights if p.ndim >= 2], config.weight_decay),
+        ([p for p in weights if p.ndim < 2], 0.0),
     ]
-    return OPTIMIZERS[config.optimizer](
-        [group for group in groups if group["params"]], lr=config.learning_rate, **options
-    )  # type: ignore[call-arg]
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """{"weight name/state name": tensor}: moments and step counts of every weight that has them."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {
-        f"{names[parameter]}/{key}": torch.as_tensor(value)
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-    }
-
-
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave. CheckpointError where a weight is unknown."""
-    weights = dict(model.named_parameters())
-    for full_name, value in tensors.items():
-        name, key = full_name.rsplit("/", 1)
-        if name not in weights:
-            raise CheckpointError(f"the optimiser's state is for a weight '{name}' that this model lacks")
-        weight = weights[name]
-        # the step count of a fused optimiser lives where its weight lives; of the others, on the CPU
-        fused = bool(optimizer.param_groups[0].get("fused"))
-        device = weight.device if key != "step" or fused else torch.device("cpu")
-        optimizer.state[weight][key] = value.to(device=device, copy=True)
+    return OPTIMIZERS[config.optimizer](groups, config.betas, config.eps)

@@ -1,7 +1,8 @@
-"""One update: a batch of uint8 images to new weights, averaged weights and running sums.
+"""One update: a batch of images to new weights, averaged weights and running sums.
 
 Nothing here waits for the device: a non-finite update is skipped by a flag that stays on the device, counters and
-sums accumulate there, schedules are functions of the step tensor. The loop reads them when it logs.
+sums accumulate there, schedules are functions of the step tensor. The loop reads them when it logs. So the whole of it
+can be captured as one CUDA graph (`capture`), and its parts can be compiled.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from vaekit.errors import NumericalError
 from vaekit.schedules import Schedule
 from vaekit.trace import Objective, terms
+from vaekit.training.device import capturing, generator_states, is_out_of_memory, one_line, set_generator_states
 from vaekit.training.ema import Ema
+from vaekit.training.optimizer import Optimizer, Update
 
 Forward = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
 
@@ -25,7 +29,9 @@ def forward_of(model: nn.Module, objective: Objective, samples: int) -> Forward:
 
     def forward(x: Tensor, step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         trace = model(x, samples)
-        return objective(trace, step), {name: value.detach() for name, value in terms(trace).items()}
+        loss = objective(trace, step)
+        with torch.no_grad():  # for the log alone
+            return loss, terms(trace)
 
     return forward
 
@@ -45,39 +51,51 @@ class Counters:
         self.scale = torch.full((), FIRST_SCALE, device=device)
         self.since_growth = zero(torch.int64)
         self.summed = zero(torch.int64)
-        self.sums: dict[str, Tensor] = {}
+        self.names: tuple[str, ...] = ()  # of the sums, known after the first update
+        wide = torch.float32 if self.step.is_mps else torch.float64  # Apple's GPUs know no float64
+        self.sums = torch.zeros(0, dtype=wide, device=device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything, by name."""
-        own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return {**own, **{f"sum/{name}": value for name, value in self.sums.items()}}
+        own = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name != "sums"}
+        return {**own, **{f"sum/{name}": value for name, value in zip(self.names, self.sums, strict=True)}}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` gave."""
+        sums = {name.removeprefix("sum/"): value for name, value in tensors.items() if name.startswith("sum/")}
+        self._name(sorted(sums, key=_loss_first))  # a file keeps no order
+        for i, name in enumerate(self.names):
+            self.sums[i] = sums[name]
         for name, value in tensors.items():
-            if name.startswith("sum/"):
-                self.sums[name.removeprefix("sum/")] = value.to(self.step.device, copy=True)
-            else:
+            if not name.startswith("sum/"):
                 getattr(self, name).copy_(value)
+
+    def _name(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.sums = self.sums.new_zeros(len(names))
 
     def add(self, values: Mapping[str, Tensor], accepted: Tensor) -> None:
         """Add this step's values to the sums, unless it was skipped (a NaN would swallow the sum)."""
-        for name, value in values.items():
-            if name not in self.sums:
-                wide = torch.float32 if self.step.is_mps else torch.float64  # Apple's GPUs know no float64
-                self.sums[name] = torch.zeros((), dtype=wide, device=self.step.device)
-            self.sums[name] += torch.where(accepted, value.to(self.sums[name].dtype), 0.0)
+        names = sorted(values, key=_loss_first)
+        if tuple(names) != self.names:
+            self._name(names)
+        stacked = torch.stack([values[name].detach().reshape(()) for name in names]).to(self.sums.dtype)
+        self.sums += torch.where(accepted, stacked, 0.0)
         self.summed += accepted
 
     def take(self) -> dict[str, float]:
         """The means since the last call, on the host, the loss first; the sums start again."""
         count = int(self.summed)
-        names = sorted(self.sums, key=lambda name: (name != "loss", name))  # a loaded file keeps no order
-        means = {name: float(self.sums[name]) / count for name in names} if count else {}
-        for total in self.sums.values():
-            total.zero_()
+        means = (
+            {name: total / count for name, total in zip(self.names, self.sums.tolist(), strict=True)} if count else {}
+        )
+        self.sums.zero_()
         self.summed.zero_()
         return means
+
+
+def _loss_first(name: str) -> tuple[bool, str]:
+    return name != "loss", name
 
 
 class TrainStep:
@@ -86,7 +104,7 @@ class TrainStep:
     def __init__(
         self,
         forward: Forward,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         ema: Ema,
         learning_rate: Schedule,
         counters: Counters,
@@ -95,32 +113,71 @@ class TrainStep:
         parts: int = 1,
         scaled: bool = False,
         statistics: Sequence[Tensor] = (),
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`statistics` are buffers that a forward pass changes: put back where the update is skipped."""
+        """`statistics` are buffers that a forward pass changes: put back where the update is skipped.
+
+        `parts` are what a batch is computed in; where memory runs out they are doubled, and `say` is told.
+        """
         self.forward, self.optimizer, self.ema = forward, optimizer, ema
         self.learning_rate, self.counters = learning_rate, counters
         self.clip, self.parts, self.scaled = clip, parts, scaled
         self.statistics = list(statistics)
-        self.weights = [p for group in optimizer.param_groups for p in group["params"]]
-        self.skips_on_device = bool(optimizer.param_groups[0].get("fused"))
+        self.say = say
 
     def __call__(self, x: Tensor) -> None:
         """One update from x (B, C, H, W) in [0, 1]."""
         counters = self.counters
         before = [buffer.clone() for buffer in self.statistics]
-        loss, values = self._gradients(x)
+        loss, values = self.gradients(x)
         norm, divisor = self._measure()
-        accepted = torch.isfinite(loss) & torch.isfinite(norm)
+        accepted = torch.isfinite(loss + norm)
         for buffer, old in zip(self.statistics, before, strict=True):
             buffer.copy_(torch.where(accepted, buffer, old))
-        self._update(accepted, divisor)
+        self.optimizer.step(Update(self.learning_rate(counters.step), divisor, accepted))
         self.ema.update(counters.step, accepted)
         counters.add({"loss": loss, "gradient_norm": norm, **values}, accepted)
-        self._count(accepted, torch.isfinite(loss))
+        self._count(accepted, loss)
 
-    def _gradients(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and terms of the whole batch; gradients are left in the weights, times the fp16 scale."""
-        self.optimizer.zero_grad(set_to_none=True)
+    def gradients(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and terms of the whole batch; gradients are left in the weights, times the fp16 scale.
+
+        Where memory runs out, in smaller parts. NumericalError where one image is too much.
+        """
+        while True:
+            before = None if capturing(x) else (generator_states(x.device), [b.clone() for b in self.statistics])
+            try:
+                return self._gradients_of_parts(x)
+            except Exception as error:
+                if before is None or not is_out_of_memory(error):
+                    raise
+                reason = one_line(error)
+            # outside the except clause, where the traceback would keep every activation alive
+            self._halve(len(x), reason)
+            set_generator_states(x.device, before[0])
+            for buffer, old in zip(self.statistics, before[1], strict=True):
+                buffer.copy_(old)
+
+    def _halve(self, images: int, reason: str) -> None:
+        for weight in self.optimizer.weights:
+            weight.grad = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        at_once = -(-images // self.parts)
+        if at_once == 1:
+            raise NumericalError(
+                f"out of memory with one image at a time ({reason}); choose smaller model.network.widths, data.size or "
+                "training.samples, training.precision=bf16, or a device with more memory"
+            )
+        self.parts = min(2 * self.parts, images)
+        self.say(
+            f"out of memory with {at_once} images at a time: from now on {-(-images // self.parts)}, "
+            f"in {self.parts} parts whose gradients are added; batch and loss stay what they were"
+        )
+
+    def _gradients_of_parts(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        for weight in self.optimizer.weights:
+            weight.grad = None
         total: Tensor | None = None
         values: dict[str, Tensor] = {}
         for part in x.chunk(self.parts):
@@ -137,7 +194,7 @@ class TrainStep:
 
     def _measure(self) -> tuple[Tensor, Tensor]:
         """The gradient norm before clipping, in nats, and what to divide the gradients by: fp16 scale and clipping."""
-        norm = nn.utils.get_total_norm(p.grad for p in self.weights if p.grad is not None)
+        norm = nn.utils.get_total_norm([w.grad for w in self.optimizer.weights if w.grad is not None])
         divisor = torch.ones_like(norm)
         if self.scaled:
             divisor = self.counters.scale
@@ -146,30 +203,19 @@ class TrainStep:
             divisor = divisor * (norm / self.clip).clamp_min(1)
         return norm, divisor
 
-    def _update(self, accepted: Tensor, divisor: Tensor) -> None:
-        rate = self.learning_rate(self.counters.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate if rate.is_cuda and self.skips_on_device else float(rate)
-        if self.skips_on_device:
-            self.optimizer.found_inf = (~accepted).float()  # type: ignore[attr-defined]
-            self.optimizer.grad_scale = divisor  # type: ignore[attr-defined]  # inside its one pass over the weights
-            self.optimizer.step()
-        elif bool(accepted):  # Adamax has no fused kernel: on a GPU this waits for the device
-            torch._foreach_div_([p.grad for p in self.weights if p.grad is not None], divisor)
-            self.optimizer.step()
-
-    def _count(self, accepted: Tensor, loss_is_finite: Tensor) -> None:
+    def _count(self, accepted: Tensor, loss: Tensor) -> None:
         counters = self.counters
         counters.step += 1
-        overflow = ~accepted & loss_is_finite & (counters.scale > 1) & self.scaled
-        skipped = ~accepted & ~overflow
-        counters.overflows += overflow
-        counters.skipped += skipped
-        counters.row.copy_((counters.row + 1) * skipped)
-        torch.maximum(counters.longest_row, counters.row, out=counters.longest_row)
+        skipped = ~accepted
         if self.scaled:
+            overflow = skipped & torch.isfinite(loss) & (counters.scale > 1)
+            skipped = skipped & ~overflow
+            counters.overflows += overflow
             counters.since_growth.copy_((counters.since_growth + 1) * accepted)
             grow = counters.since_growth >= GROWTH_EVERY
             factor = torch.where(overflow, 0.5, torch.where(grow, 2.0, 1.0))
             counters.scale.mul_(factor).clamp_(1.0, 2.0**24)
             counters.since_growth.mul_(~grow)
+        counters.skipped += skipped
+        counters.row.add_(1).mul_(skipped)
+        torch.maximum(counters.longest_row, counters.row, out=counters.longest_row)
