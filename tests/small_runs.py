@@ -35,7 +35,7 @@ EVERYTHING = (
 
 SERVER = """
 import json, os, shutil, signal, sys
-import torch, torch._dynamo, sklearn.datasets  # torch.optim would import the compiler in every process
+import torch, sklearn.datasets
 import vaekit.runs, vaekit.cli.main
 from vaekit.runs import read_config
 read_config("digits")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from vaekit.data.batches import Batches, in_order
 from vaekit.data.dataset import Dataset
+from vaekit.data.feed import Feed
+from vaekit.data.pixels import Pixels
+from vaekit.data.store import map_images
 from vaekit.errors import DataError
 
 
@@ -80,3 +84,60 @@ def test_the_hot_path_needs_only_torch_and_numpy() -> None:
     code = f"import sys, vaekit.data; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+# The feed
+
+
+def feed_of(data, *, resident, pixels=None):
+    pixels = pixels or Pixels(binarization="fixed", flip=True, shift=1)
+    return Feed(Batches(data, 16, seed=3, resident=resident), pixels, seed=5)
+
+
+def test_images_fetched_ahead_are_those_of_a_resident_set_in_any_order_of_steps():
+    """Forwards over two epochs, back, twice the same, far ahead: a wrong guess costs a fetch and nothing else."""
+    data = Dataset(torch.randint(0, 256, (50, 3, 5, 4), dtype=torch.uint8))
+    resident, ahead = feed_of(data, resident=True), feed_of(data, resident=False)
+    assert resident._ahead is None and ahead._ahead is not None
+    for step in [*range(7), 2, 3, 3, 0, 100, 101, 5]:
+        assert torch.equal(ahead.at(step), resident.at(step)), step
+        assert torch.equal(ahead.indices, resident.indices)
+
+
+def test_the_next_batch_is_fetched_while_this_one_is_used():
+    data = Dataset(torch.randint(0, 256, (64, 1, 4, 4), dtype=torch.uint8))
+    feed = feed_of(data, resident=False)
+    asked = []
+    plain = feed.batches.indices
+    feed.batches.indices = lambda step: (asked.append(step), plain(step))[1]
+    feed.load(0)
+    feed._ahead._next[1].result()
+    assert asked == [0, 1]
+    feed.load(1)
+    feed._ahead._next[1].result()
+    assert asked == [0, 1, 2]
+
+
+def test_a_feed_of_a_memory_mapped_file_leaves_it_on_the_disk(tmp_path):
+    """Its batches come from the file, and no copy of the whole set is made."""
+    path = tmp_path / "images.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (300, 1, 8, 8), dtype=np.uint8))
+    mapped = map_images(path)
+    feed = feed_of(Dataset(mapped), resident=False, pixels=Pixels())
+    assert feed.batches.images.data_ptr() == mapped.data_ptr()
+    images = feed.at(4)
+    assert torch.equal((images * 255).round().to(torch.uint8), mapped[feed.batches.indices(4)])
+
+
+def test_a_failure_of_the_reading_thread_reaches_the_caller():
+    feed = feed_of(Dataset(torch.zeros(64, 1, 4, 4, dtype=torch.uint8)), resident=False)
+    feed.load(0)
+    feed._ahead._next[1].result()
+
+    def fail(step):
+        raise OSError("the disk went away")
+
+    feed.batches.indices = fail
+    feed.load(1)
+    with pytest.raises(OSError, match="the disk went away"):
+        feed.load(2)

@@ -11,6 +11,8 @@ from vaekit.build import vae
 from vaekit.config.schema import Part
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
+from vaekit.errors import NumericalError
+from vaekit.evaluation import likelihood
 from vaekit.evaluation.evaluate import bits_offset, evaluate_model
 from vaekit.evaluation.latents import latent_use
 from vaekit.evaluation.likelihood import StreamedLogMean, bounds
@@ -50,6 +52,80 @@ def test_batch_and_chunk_change_nothing(model, rows):
             name
         )
     assert torch.allclose(found.effective_samples, reference.effective_samples, rtol=1e-3)  # an exponential of sums
+
+
+def assert_equal_bounds(found, reference):
+    for name in ("elbo", "distortion", "rate", "importance"):
+        assert torch.allclose(getattr(found, name), getattr(reference, name), rtol=1e-5, atol=1e-5), name
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_bounds_are_the_eager_ones(model, monkeypatch, backend):
+    """The last chunk and the last batch are smaller than what was compiled for."""
+    torch._dynamo.reset()
+    compile_, calls = torch.compile, []
+
+    def compile_cheaply(function, **options):
+        calls.append(options)
+        return compile_(function, backend=backend, **options)
+
+    monkeypatch.setattr(torch, "compile", compile_cheaply)
+    data = Dataset(images(150))
+    found = bounds(model, data, DYNAMIC, 40, seed=1, rows=16 * 64, compiled=True)
+    assert calls == [{"fullgraph": True, "dynamic": False}]
+    assert_equal_bounds(found, bounds(model, data, DYNAMIC, 40, seed=1, compiled=False))
+
+
+def test_bounds_that_cannot_be_compiled_are_computed_eagerly(model, monkeypatch):
+    def broken(function, **options):
+        def run(*arguments):
+            raise RuntimeError("no C++ compiler\nand a long story")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    data, said = Dataset(images(150)), []
+    found = bounds(model, data, DYNAMIC, 8, seed=1, compiled=True, say=said.append)
+    assert said == ["cannot compile here, so the bounds are computed eagerly: no C++ compiler"]
+    assert_equal_bounds(found, bounds(model, data, DYNAMIC, 8, seed=1))
+
+
+def short_of_memory(monkeypatch, most):
+    """Let chunks above `most` pairs fail."""
+    plain = likelihood.Chunks._terms
+
+    def terms(self, x, q, noise):
+        if noise.shape[0] * noise.shape[1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, x, q, noise)
+
+    monkeypatch.setattr(likelihood.Chunks, "_terms", terms)
+
+
+def test_out_of_memory_halves_the_chunk_and_changes_no_bound(model, monkeypatch):
+    data, said = Dataset(images(100)), []
+    reference = bounds(model, data, DYNAMIC, 40, seed=1)
+    short_of_memory(monkeypatch, 600)
+    assert_equal_bounds(bounds(model, data, DYNAMIC, 40, seed=1, say=said.append), reference)
+    assert said[-1] == "out of memory: from now on 512 pairs of image and sample at a time"
+
+
+def test_one_sample_that_does_not_fit_is_an_error_of_one_line(model, monkeypatch):
+    short_of_memory(monkeypatch, 10)
+    with pytest.raises(NumericalError, match="out of memory with 64 decoded images; free some") as caught:
+        bounds(model, Dataset(images(100)), DYNAMIC, 40, seed=1)
+    assert caught.value.exit_code == 5
+
+
+def test_the_chunk_is_what_half_of_the_free_memory_holds(model, monkeypatch):
+    """The widest layer of this decoder has 30 values."""
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(likelihood, "free_memory", lambda device: 2**40)
+    assert likelihood.rows_at_once(model, cpu) == likelihood.ROWS["cpu"]
+    monkeypatch.setattr(likelihood, "free_memory", lambda device: 2 * likelihood.TENSORS_AT_ONCE * 4 * 30 * 77)
+    assert likelihood.rows_at_once(model, cpu) == 77
+    monkeypatch.setattr(likelihood, "free_memory", lambda device: 0)
+    assert likelihood.rows_at_once(model, cpu) == 1
 
 
 def test_more_samples_reuse_the_first_ones(model):

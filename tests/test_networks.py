@@ -1,12 +1,15 @@
 """Trunks for any image: shapes come back exactly, gradients reach every weight, batch rows do not mix."""
 
+import copy
 import inspect
 
 import pytest
 import torch
 
-from vaekit.build import NETWORKS
-from vaekit.networks import default_widths
+from vaekit.build import NETWORKS, build_model
+from vaekit.config.schema import ModelConfig, Part
+from vaekit.networks import Up, default_widths
+from vaekit.training.device import place
 
 SHAPES = [(1, 28, 20), (3, 33, 47), (1, 8, 8), (2, 31, 32), (1, 1, 9), (4, 5, 3), (3, 64, 64)]
 
@@ -99,3 +102,31 @@ def test_default_widths_reach_about_four_pixels():
     for side in (8, 16, 28, 32, 64, 96, 128, 256):
         halvings = len(default_widths((3, side, side)))
         assert 2.5 <= side / 2**halvings <= 6
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 5), (1, 2)])
+def test_one_channel_is_decoded_alike_by_patches_and_by_the_transposed_convolution(height, width):
+    """Values and every gradient; a CPU takes the first, a GPU the second."""
+    torch.manual_seed(0)
+    up = Up(6, 1, 2 * height, 2 * width)
+    x = torch.randn(3, 6, height, width, requires_grad=True)
+    results = []
+    for layer in (up._scattered, up.conv):
+        y = layer(x)
+        parts = (x, up.conv.weight, up.conv.bias)
+        results.append((y, *torch.autograd.grad(y.square().sum(), parts)))
+    for scattered, direct in zip(*results, strict=True):
+        assert torch.allclose(scattered, direct, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["conv", "resnet"])
+def test_filters_laid_out_for_the_device_compute_the_same(name):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(latent_dim=3, network=Part(name, {"widths": (8, 16)})), (3, 12, 9))
+    x = torch.rand(4, 3, 12, 9)
+    plain = model.posterior(x).loc
+    laid_out = place(copy.deepcopy(model), torch.device("cpu"))
+    assert any(
+        p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous() for p in laid_out.parameters()
+    )
+    assert torch.allclose(laid_out.posterior(x).loc, plain, rtol=1e-4, atol=1e-5)

@@ -39,7 +39,7 @@ from vaekit.training import validation
 from vaekit.training.ema import Ema
 from vaekit.training.loggers import Several, Silent
 from vaekit.training.loop import Trainer
-from vaekit.training.optimizer import OPTIMIZERS, build_optimizer
+from vaekit.training.optimizer import OPTIMIZERS, Update, build_optimizer
 from vaekit.training.step import FIRST_SCALE, Counters, TrainStep, forward_of
 
 SHAPE = (1, 6, 5)
@@ -271,6 +271,47 @@ def build_before(kind, corruption, parts):
     return dict(
         build_model(ModelConfig(kind=kind, corruption=corruption, latent_dim=3, **parts), SHAPE).named_parameters()
     )
+
+
+REFERENCES = {
+    "adam": lambda groups: torch.optim.Adam(groups, betas=(0.8, 0.97), eps=1e-7),
+    "adamw": lambda groups: torch.optim.AdamW(groups, betas=(0.8, 0.97), eps=1e-7),
+    "adamax": lambda groups: torch.optim.Adamax(groups, betas=(0.8, 0.97), eps=1e-7),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_our_optimisers_follow_those_of_torch(name, decay):
+    """40 updates with changing rates, gradients scaled by a divisor; matrices decay, biases do not."""
+    model, twin = model_of(widths=(4,)), model_of(widths=(4,))
+    config = TrainingConfig(optimizer=name, betas=(0.8, 0.97), eps=1e-7, weight_decay=decay)
+    ours = build_optimizer(model, config)
+    weights = list(twin.parameters())
+    matrices, vectors = [w for w in weights if w.ndim >= 2], [w for w in weights if w.ndim < 2]
+    theirs = REFERENCES[name]([{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}])
+    for step in range(40):
+        rate = 0.01 / (1 + step)
+        for one, other in zip(model.parameters(), weights, strict=True):
+            other.grad = torch.randn_like(other) * 10 ** (step % 5 - 2)
+            one.grad = 4 * other.grad
+        ours.step(Update(torch.tensor(rate), torch.tensor(4.0), torch.tensor(True)))
+        for group in theirs.param_groups:
+            group["lr"] = rate
+        theirs.step()
+    for one, other in zip(model.parameters(), weights, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_decay_the_averaged_weights_are_the_weights_themselves():
+    model = model_of(network="conv", widths=(4,), norm="batch")
+    ema = Ema(model, None)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor += 1
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in ema.model.state_dict().items())
+    assert not ema.model.training and not any(p.requires_grad for p in ema.model.parameters())
+    assert model.training and all(p.requires_grad for p in model.parameters())
 
 
 # Averaged weights and learning rates

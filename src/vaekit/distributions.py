@@ -141,7 +141,8 @@ class BernoulliImage(ImageDistribution):
     base_measure = "binary"
 
     def pixel_log_prob(self, x: Tensor) -> Tensor:
-        return -F.binary_cross_entropy_with_logits(self.loc, x.expand_as(self.loc), reduction="none")
+        # the threshold leaves float64 exact to 1e-17; torch's own 20 would cost 2e-9 of the mass
+        return x * self.loc - F.softplus(self.loc, threshold=40)
 
     @property
     def mean(self) -> Tensor:

@@ -63,3 +63,15 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}choose one of: {', '.join(names)}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the host has no memory left."""
+    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

@@ -230,6 +230,7 @@ def evaluate(
         seed=seed,
         content_size=trained.content_size,
         progress=progress,
+        say=announce,
     )
     facts = {"split": split, "checkpoint": locate(Path(run), which).name}
     write_reports(run_folder(Path(run)), evaluation, facts)

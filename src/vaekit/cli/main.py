@@ -12,7 +12,7 @@ import typer
 
 from vaekit.cli import console, data_commands
 from vaekit.cli.options import DataDir, Device, Overrides, Run, Which
-from vaekit.errors import VaekitError
+from vaekit.errors import VaekitError, is_out_of_memory
 
 app = typer.Typer(
     name="vaekit",
@@ -194,10 +194,8 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a reader such as head went away
         return 0
-    except MemoryError:
-        return _fail("out of memory; lower training.batch_size, or raise training.accumulate", 5)
-    except RuntimeError as error:  # torch's OutOfMemoryError by its words, because torch is not imported here
-        if not any(words in str(error) for words in ("out of memory", "can't allocate memory")):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         return _fail("out of memory; lower training.batch_size, or raise training.accumulate", 5)
     except OSError as error:

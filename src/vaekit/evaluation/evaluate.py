@@ -55,6 +55,7 @@ def evaluate_model(
     seed: int = 0,
     content_size: tuple[int, int] | None = None,
     progress: Callable[[float], None] = lambda share: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Bounds, bits/dim, PSNR, SSIM and latent use over the data set, every image once.
 
@@ -68,7 +69,7 @@ def evaluate_model(
     found, use = None, None
     metrics: Metrics = {}
     if isinstance(model, VAE):
-        found = bounds(model, dataset, pixels, samples, seed, progress=progress)
+        found = bounds(model, dataset, pixels, samples, seed, progress=progress, say=say)
         use = latent_use(model, dataset, pixels, seed)
         metrics |= _bound_metrics(found, model.likelihood, pixels, dataset.shape[0] * math.prod(content))
         active = int(use.active.sum())

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vaekit.training.device import generator_states, is_out_of_memory, one_line, set_generator_states
+from vaekit.errors import is_out_of_memory, one_line
+from vaekit.training.device import generator_states, set_generator_states
 from vaekit.training.step import TrainStep
 
 # Where compiling wins back its half minute: measured in docs/performance.md.

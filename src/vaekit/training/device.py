@@ -84,17 +84,3 @@ def set_generator_states(device: torch.device, states: list[Tensor]) -> None:
 def capturing(like: Tensor) -> bool:
     """Whether what runs now on the tensor's device is recorded into a CUDA graph."""
     return like.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the host has no memory left."""
-    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of what an error says, or its name."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__

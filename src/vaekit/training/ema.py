@@ -20,6 +20,7 @@ class Ema:
     def __init__(self, model: Model, decay: float | None) -> None:
         self.model = copy.deepcopy(model, _same_memory(model) if decay is None else {}).eval().requires_grad_(False)
         self.decay = decay
+        self.in_one_pass = next(model.parameters()).device.type == "cpu"
         self._followers: list[Tensor] = [p for p in self.model.parameters() if p.is_floating_point()]
         self._leaders: list[Tensor] = [p for p in model.parameters() if p.is_floating_point()]
         # BatchNorm statistics and estimated scales are averages already: copied
@@ -36,8 +37,8 @@ class Ema:
         if self.decay is None:
             return
         share = self.share(step) * accepted
-        if share.device.type == "cpu":
-            torch._foreach_lerp_(self._followers, self._leaders, [share] * len(self._leaders))  # one pass each
+        if self.in_one_pass:
+            torch._foreach_lerp_(self._followers, self._leaders, [share] * len(self._leaders))
         else:  # three passes, but three kernels for all weights together
             gap = torch._foreach_sub(self._leaders, self._followers)
             torch._foreach_mul_(gap, share)

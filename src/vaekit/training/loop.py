@@ -210,17 +210,18 @@ class Trainer:
             self.logger.message(f"already trained to step {step} of {self.total_steps}; raise training.epochs to go on")
             return self.progress
         self.model.train()
-        self._accelerate(step)
+        self.prepare(step)
         self.logger.started(step, self.total_steps)
         self._clock, self._clock_step = time.perf_counter(), step
         with stop_signals() as arrived:
             while step < self.total_steps and not self.progress.finished:
-                self._update(step)
+                self.update(step)
                 step += 1
                 self._after(step, arrived)
         return self.progress
 
-    def _update(self, step: int) -> None:
+    def update(self, step: int) -> None:
+        """One update, from the batch of this global step."""
         self.feed.load(step)
         if self._captured is not None:
             self._captured.replay()
@@ -241,7 +242,7 @@ class Trainer:
         }
         return {f"{group}/{name}": value for group, tensors in groups.items() for name, value in tensors.items()}
 
-    def _accelerate(self, step: int) -> None:
+    def prepare(self, step: int) -> None:
         """Choose how the steps are run, or take what the run chose when it began; say what it is."""
         training, before, left = self.config.training, self.choices, self.total_steps - step
         compiled, captured = training.compile == "on", training.capture == "on"
@@ -257,7 +258,9 @@ class Trainer:
             with put_back(lambda: {}, self.device):
                 x = self.feed.x()
             compiled = try_to_compile(self.step, x, self._state, self.logger.message)
-        if captured and self.device.type == "cuda":
+        if captured and self.device.type != "cuda":
+            self.logger.message(f"training.capture=on wants a CUDA device; on {self.device} steps run one by one")
+        elif captured:
             self._captured = try_to_capture(self._body, self._state, self.device, self.logger.message)
         took = f" ({time.perf_counter() - began:.0f} s to prepare)" if compiled or self._captured else ""
         self.compiled = compiled

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from vaekit.errors import NumericalError
+from vaekit.errors import NumericalError, is_out_of_memory, one_line
 from vaekit.schedules import Schedule
 from vaekit.trace import Objective, terms
-from vaekit.training.device import capturing, generator_states, is_out_of_memory, one_line, set_generator_states
+from vaekit.training.device import capturing, generator_states, set_generator_states
 from vaekit.training.ema import Ema
 from vaekit.training.optimizer import Optimizer, Update
 
