@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.models import VAE
-from vaekit.noise import IMAGES_PER_BLOCK, SAMPLES_PER_BLOCK, BlockNoise
+from vaekit.noise import IMAGES_PER_BLOCK, SAMPLES_PER_BLOCK, BlockNoise, Noise, RepeatedNoise
 from vaekit.trace import kl, log_weight
 
 ROWS_ON_CPU = 2048  # images times samples decoded at once: large enough for the matrix kernels, small enough for cache
@@ -93,26 +94,49 @@ def bounds(
     device = next(model.parameters()).device
     rows = rows or (ROWS_ON_GPU if device.type == "cuda" else ROWS_ON_CPU)
     batch = min(IMAGES_PER_BLOCK, rows) if samples > 1 else min(len(dataset), rows)
-    chunk = max(1, min(samples, rows // batch))
-    if chunk > SAMPLES_PER_BLOCK:  # whole blocks: none is drawn twice
-        chunk -= chunk % SAMPLES_PER_BLOCK
+    chunk = _chunk(samples, rows // batch)
     results: list[tuple[Tensor, ...]] = []
     for start, images in in_order(dataset, batch):
         x = pixels.for_evaluation(images.to(device), start, seed)
-        results.append(_bounds_of_batch(model, x, samples, chunk, seed, start))
+        results.append(_bounds_of_batch(model, x, samples, chunk, partial(BlockNoise, seed, start)))
         progress((start + len(x)) / len(dataset))
     elbo, distortion, rate, importance, effective = (torch.cat(c).cpu() for c in zip(*results, strict=True))
     return Bounds(elbo, distortion, rate, importance, effective, samples)
 
 
-def _bounds_of_batch(model: VAE, x: Tensor, samples: int, chunk: int, seed: int, start: int) -> tuple[Tensor, ...]:
+@torch.no_grad()
+def bounds_of_each(
+    model: VAE, images: Tensor, pixels: Pixels, samples: int, seed: int, *, rows: int | None = None
+) -> Bounds:
+    """`bounds` of uint8 images (N, C, H, W), each as a data set of its own: its numbers depend on it and the seed."""
+    device = next(model.parameters()).device
+    rows = rows or (ROWS_ON_GPU if device.type == "cuda" else ROWS_ON_CPU)
+    chunk = _chunk(samples, rows)
+    results = []
+    for part in images.split(max(1, rows // chunk)):
+        x = pixels.for_each(part.to(device), seed)
+        results.append(_bounds_of_batch(model, x, samples, chunk, partial(RepeatedNoise, seed)))
+    elbo, distortion, rate, importance, effective = (torch.cat(c).cpu() for c in zip(*results, strict=True))
+    return Bounds(elbo, distortion, rate, importance, effective, samples)
+
+
+def _chunk(samples: int, most: int) -> int:
+    """Samples decoded at once, at most `most`: whole blocks of noise beyond the first, so that none is drawn twice."""
+    chunk = max(1, min(samples, most))
+    return chunk - chunk % SAMPLES_PER_BLOCK if chunk > SAMPLES_PER_BLOCK else chunk
+
+
+def _bounds_of_batch(
+    model: VAE, x: Tensor, samples: int, chunk: int, noise_from: Callable[[int], Noise]
+) -> tuple[Tensor, ...]:
+    """`noise_from` gives the noise of the samples from a first one on."""
     q = model.posterior(x)
     stream = StreamedLogMean()
     distortion = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     rate = torch.zeros_like(distortion)
     for first in range(0, samples, chunk):
         count = min(chunk, samples - first)
-        trace = model.trace(x, q, count, BlockNoise(seed, start, first))
+        trace = model.trace(x, q, count, noise_from(first))
         log_px = trace.px.log_prob(x)
         stream.add(log_weight(trace, log_px))
         distortion -= log_px.double().sum(0)
