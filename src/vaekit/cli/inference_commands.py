@@ -67,3 +67,42 @@ def reconstruct(
     if made.undrawn:
         console.say(f"{made.undrawn:,} images are on no sheet; --pages {-(-len(made.scores) // PER_PAGE)} draws all")
     refuse_failures(made.failures, made.paths[-1])
+
+
+@app.command()
+def anomalies(
+    run: Run,
+    places: Places = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Compare with the whole test set, not with 2,000 of it.")
+    ] = False,
+    samples: Samples = 16,
+    seed: Seed = 0,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Images ranked by ELBO, the least expected first, with their percentile among the test images."""
+    from vaekit.anomalies import rank_anomalies
+    from vaekit.inference import refuse_failures
+
+    with console.Bar("scoring") as bar:
+        found = rank_anomalies(
+            run,
+            places or (),
+            every=every,
+            samples=samples,
+            seed=seed,
+            which=which,
+            device=device,
+            data_dir=data_dir,
+            progress=bar.share,
+        )
+    shown = found.ranking[:MOST_LINES]
+    rows = [(e.name, f"ELBO {e.elbo_nats:.2f} nats · percentile {e.percentile:.2f}") for e in shown]
+    console.table(f"{len(found.ranking):,} images, compared with {len(found.reference):,} test images", rows)
+    if len(shown) < len(found.ranking):
+        console.say(f"… and {len(found.ranking) - len(shown):,} more, all in {found.paths[-1]}")
+    for path in found.paths:
+        console.say(str(path))
+    refuse_failures(found.failures, found.paths[-1])

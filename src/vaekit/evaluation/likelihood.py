@@ -22,6 +22,7 @@ from vaekit.trace import kl, log_weight
 
 ROWS_ON_CPU = 2048  # images times samples decoded at once: large enough for the matrix kernels, small enough for cache
 ROWS_ON_GPU = 65536
+VALUES_ON_CPU = 2**21  # pixels decoded at once, where the images are large: the layers inside are 32 times that
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def bounds_of_each(
 ) -> Bounds:
     """`bounds` of uint8 images (N, C, H, W), each as a data set of its own: its numbers depend on it and the seed."""
     device = next(model.parameters()).device
-    rows = rows or (ROWS_ON_GPU if device.type == "cuda" else ROWS_ON_CPU)
+    most = ROWS_ON_GPU if device.type == "cuda" else min(ROWS_ON_CPU, VALUES_ON_CPU // images[0].numel())
+    rows = rows or max(1, most)
     chunk = _chunk(samples, rows)
     results = []
     for part in images.split(max(1, rows // chunk)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,11 +58,11 @@ def captioned_sheet(
 
 
 def _font(size: int) -> FreeTypeFont:
+    from matplotlib import get_data_path
     from PIL import ImageFont
 
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font
+    # Pillow's own font has neither β nor a minus sign, and file names come in more than one alphabet
+    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def _fitting(text: str, width: int, font: FreeTypeFont) -> str:
