@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -234,6 +235,31 @@ def evaluate(
     facts = {"split": split, "checkpoint": locate(Path(run), which).name}
     write_reports(run_folder(Path(run)), evaluation, facts)
     return {**evaluation.metrics, **facts}
+
+
+def known_metrics(
+    run: str | Path,
+    *,
+    samples: int | None = None,
+    which: str = "best",
+    device: str = "auto",
+    data_dir: str | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Metrics:
+    """The test metrics of a run: those in its reports where they are of this checkpoint, else evaluated now.
+
+    `samples`, K of the bound, must be the one of the report then; None takes what is there, else K = 100.
+    """
+    written = run_folder(Path(run)) / "reports" / "metrics.json"
+    checkpoint = locate(Path(run), which).name
+    try:
+        metrics = json.loads(written.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # absent or damaged: it is only a report
+        metrics = {}
+    current = metrics.get("checkpoint") == checkpoint and metrics.get("split") == "test"
+    if current and samples in (None, metrics.get("nll_samples", samples)):
+        return dict(metrics)
+    return evaluate(run, samples=samples or 100, which=which, device=device, data_dir=data_dir, announce=announce)
 
 
 def run_folder(path: Path) -> Path:

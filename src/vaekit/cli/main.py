@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vaekit.cli import console, data_commands, inference_commands
+from vaekit.cli import compare_commands, console, data_commands, inference_commands
 from vaekit.cli.options import DataDir, Device, Overrides, Run, Which
 from vaekit.errors import VaekitError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.add_typer(inference_commands.app)
+app.add_typer(compare_commands.app)
 
 
 @app.command()

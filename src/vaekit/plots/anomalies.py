@@ -26,7 +26,10 @@ def elbo_histogram(reference: Array, marked: Sequence[float], label: str) -> Fig
     bins = np.linspace(low, high, 61) if high > low else 10
     axes.hist(reference, bins=bins, color="0.72", label=f"{len(reference):,} test images")
     if len(near):
-        axes.plot(near, np.zeros(len(near)), "|", color="tab:red", markersize=16, markeredgewidth=1.6, clip_on=False)
+        inside = axes.get_xaxis_transform()  # marks stand on the axis, at any height of the bars
+        axes.plot(
+            near, np.full(len(near), 0.03), "|", c="tab:red", markersize=14, markeredgewidth=1.6, transform=inside
+        )
         axes.plot([], [], "|", color="tab:red", markersize=12, markeredgewidth=1.6, label=f"{len(near):,} images given")
     _count_beyond(axes, values, low - reach, high + reach)
     axes.axvline(float(np.percentile(reference, 1)), color="0.3", linewidth=1, linestyle="--", label="1st percentile")

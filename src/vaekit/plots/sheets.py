@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 INK = (40, 40, 40)
-NARROWEST = 88  # pixels of a column: a caption such as "ELBO -1234.5" must fit
+NARROWEST = 88  # pixels of a column with a caption: "ELBO -1234.5" must fit
+NARROWEST_BARE = 56
 GAP = 4
 TITLE, CAPTION = 14, 11  # sizes of type, pixels
 SPACING = 1.35  # of lines
@@ -34,12 +35,13 @@ def captioned_sheet(
     from PIL import Image, ImageDraw
 
     count, depth, _, height, width = stacks.shape
-    factor = max(1, -(-NARROWEST // width))
+    lines = max(len(caption) for caption in captions)
+    factor = max(1, -(-(NARROWEST if lines else NARROWEST_BARE) // width))
     height, width = height * factor, width * factor
     columns = min(columns, count)
     small, large = _font(CAPTION), _font(TITLE)
     line, title_line = round(CAPTION * SPACING), round(TITLE * SPACING)
-    cell = depth * (height + GAP) + max(len(c) for c in captions) * line + 2 * GAP
+    cell = depth * (height + GAP) + lines * line + (2 * GAP if lines else 0)
     top = len(titles) * title_line + 2 * GAP
     needed = max([columns * (width + GAP) + GAP, *(round(large.getlength(t)) + 4 * GAP for t in titles)])
     sheet = Image.new("RGB", (needed, top + -(-count // columns) * cell), (PAPER,) * 3)
@@ -55,6 +57,18 @@ def captioned_sheet(
             place = left + 1, above + depth * (height + GAP) + j * line - 1
             draw.text(place, _fitting(text, width, small), fill=INK, font=small)
     return sheet
+
+
+def words(lines: Sequence[str]) -> Image.Image:
+    """Lines of text as a picture."""
+    from PIL import Image, ImageDraw
+
+    font, line = _font(CAPTION), round(CAPTION * SPACING)
+    width = max(round(font.getlength(text)) for text in lines) + 4 * GAP
+    picture = Image.new("RGB", (width, len(lines) * line + 2 * GAP), (PAPER,) * 3)
+    for number, text in enumerate(lines):
+        ImageDraw.Draw(picture).text((2 * GAP, GAP + number * line), text, fill=INK, font=font)
+    return picture
 
 
 def _font(size: int) -> FreeTypeFont:
