@@ -134,7 +134,7 @@ def _resumed_config(run: Path, saved: Checkpoint, name: str, overrides: Sequence
             f"resume {run / 'config.yaml'}, or choose another --out"
         )
     changed = override_config(stored, overrides, "the run's config", check=check_config)
-    for key in _changed_keys(to_dict(stored), to_dict(changed)):
+    for key in changed_keys(to_dict(stored), to_dict(changed)):
         raise ConfigError(
             f"{key} would change the run's past, so it cannot be resumed with it; "
             "leave it out, or start a new run with training.start_from"
@@ -142,7 +142,7 @@ def _resumed_config(run: Path, saved: Checkpoint, name: str, overrides: Sequence
     return replace(changed, data=replace(changed.data, root=data_dir)) if data_dir else changed
 
 
-def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """The keys that differ and that a resumed run may not change."""
     for section, old in before.items():
         new, allowed = after[section], CHANGEABLE_ON_RESUME.get(section, set())

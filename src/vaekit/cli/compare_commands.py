@@ -36,3 +36,58 @@ def compare(
     console.columns(f"{len(made.table.metrics)} runs", made.table.header, made.table.cells())
     for line in (*made.table.sentences(), *map(str, made.paths)):
         console.say(line)
+
+
+@app.command()
+def sweep(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file.")],
+    overrides: Annotated[
+        list[str],
+        typer.Argument(metavar="KEY=A,B,C...", help="Keys and their values, such as objective.beta=0.1,0.5,1,4"),
+    ],
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each combination.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The sweep's folder.", show_default="runs/sweep-RECIPE")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", "-k", min=1, max=100_000, help="K of the bounds.")] = 100,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Train every combination of values and seeds, and tell mean ± standard deviation. Again to go on."""
+    from vaekit.runs import train
+    from vaekit.sweep import run_sweep, short
+
+    def train_run(*words: str, **options: object) -> Path:
+        with console.TrainingBar() as bar:
+            return train(*words, loggers=[bar], progress=bar.preparing, **options)  # type: ignore[arg-type]
+
+    found = run_sweep(
+        recipe,
+        *overrides,
+        seeds=seeds,
+        out=out,
+        samples=samples,
+        device=device,
+        data_dir=data_dir,
+        announce=console.say,
+        train_run=train_run,
+    )
+    names = {"nll_nats": "NLL", "elbo_nats": "ELBO", "rate_nats": "rate", "distortion_nats": "distortion"}
+    names |= {"psnr_db": "PSNR (dB)", "active_units": "active units"}
+    keys = [key for key in names if any(key in c.metrics for c in found.combinations)]
+    rows = []
+    for c in found.combinations:
+        said = [f"{k}={short(v)}" for k, v in c.values.items()]
+        cells = [(c.metrics[k].mean, c.metrics[k].sd) if k in c.metrics else None for k in keys]
+        rows.append([" ".join(said) or recipe, *(_plus_minus(cell) for cell in cells)])
+    title = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed each"
+    console.columns(f"{title}; nats per test image", ["", *(names[k] for k in keys)], rows)
+    for path in found.paths:
+        console.say(str(path))
+
+
+def _plus_minus(cell: tuple[float, float | None] | None) -> str:
+    if cell is None:
+        return "-"
+    mean, sd = cell
+    return f"{mean:.2f}" if sd is None else f"{mean:.2f} ± {sd:.2f}"
