@@ -88,7 +88,8 @@ def write_scores(path: Path, scores: Sequence[Score], coding: Coding, failures: 
 class Writer(Protocol):
     """Takes batches, and touches the disk only once it has one; `paths` are what it wrote."""
 
-    paths: list[Path]
+    @property
+    def paths(self) -> Sequence[Path]: ...
 
     def add(self, batch: Scored) -> None: ...
 

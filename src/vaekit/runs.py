@@ -134,7 +134,7 @@ def _resumed_config(run: Path, saved: Checkpoint, name: str, overrides: Sequence
             f"resume {run / 'config.yaml'}, or choose another --out"
         )
     changed = override_config(stored, overrides, "the run's config", check=check_config)
-    for key in changed_keys(to_dict(stored), to_dict(changed)):
+    for key in _changed_keys(to_dict(stored), to_dict(changed)):
         raise ConfigError(
             f"{key} would change the run's past, so it cannot be resumed with it; "
             "leave it out, or start a new run with training.start_from"
@@ -142,7 +142,7 @@ def _resumed_config(run: Path, saved: Checkpoint, name: str, overrides: Sequence
     return replace(changed, data=replace(changed.data, root=data_dir)) if data_dir else changed
 
 
-def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """The keys that differ and that a resumed run may not change."""
     for section, old in before.items():
         new, allowed = after[section], CHANGEABLE_ON_RESUME.get(section, set())
@@ -153,6 +153,33 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterato
             continue
         different = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         yield from (f"{section}.{key}={new.get(key)}" for key in different if key not in allowed)
+
+
+def train_on(
+    recipe: str,
+    overrides: Sequence[str],
+    run: Path,
+    *,
+    device: str = "auto",
+    data_dir: str | None = None,
+    train_run: Callable[..., Path] = train,
+) -> None:
+    """Train to the end, by `train_run`, what `run` holds of these overrides: nothing, a part, or all of it already."""
+    if saved_steps(run) and load_checkpoint(locate(run, "latest"), ()).state["progress"]["finished"]:
+        return
+    where = [] if device == "auto" else [f"training.device={device}"]
+    train_run(recipe, *overrides, *where, out=run, data_dir=data_dir, resume=True)
+
+
+def refuse_another_run(run: Path, config: Config) -> None:
+    """ConfigError where a folder holds a run of other settings, which would be taken for the one of this config."""
+    if not saved_steps(run):
+        return
+    stored, mine = load_checkpoint(locate(run, "latest"), ()).state["config"], to_dict(config)
+    different = [key.split("=")[0] for key in _changed_keys(mine, stored)]
+    different += ["training.epochs"] if stored["training"]["epochs"] != mine["training"]["epochs"] else []
+    if different:
+        raise ConfigError(f"{run} holds a run with another {different[0]}; choose another --out")
 
 
 def _free_folder(name: str) -> Path:

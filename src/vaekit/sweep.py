@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vaekit import plots
-from vaekit.checkpoint import load_checkpoint, locate, saved_steps, write_text_atomically
-from vaekit.config.load import to_dict
+from vaekit.checkpoint import write_text_atomically
 from vaekit.config.schema import Config
 from vaekit.config.yaml_source import read_yaml
 from vaekit.errors import ConfigError
 from vaekit.evaluation.report import csv_text
 from vaekit.plots.sweep import Point, rate_distortion
-from vaekit.runs import changed_keys, known_metrics, read_config, train
+from vaekit.runs import known_metrics, read_config, refuse_another_run, train, train_on
 
 BETA = "objective.beta"
 
@@ -92,8 +91,7 @@ def run_sweep(
     for number, (job, _) in enumerate(planned, start=1):
         said = " ".join([*(f"{name}={short(value)}" for name, value in job.values.items()), f"seed {job.seed}"])
         announce(f"{number} of {len(planned)}: {said}")
-        if not finished(job.folder):
-            train_run(recipe, *job.overrides, out=job.folder, data_dir=data_dir, resume=True)
+        train_on(recipe, job.overrides, job.folder, device=device, data_dir=data_dir, train_run=train_run)
         results.append((job, known_metrics(job.folder, samples=samples, device=device, data_dir=data_dir)))
     combinations = averaged(results)
     paths = _write(folder, recipe, samples, results, combinations)
@@ -161,26 +159,6 @@ def slug(value: Any) -> str:
     text = short(value)
     safe = re.sub(r"[^\w.+-]+", "_", text).strip("_.")[:40]
     return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def finished(run: Path) -> bool:
-    """Whether a run was trained to its end."""
-    if not saved_steps(run):
-        return False
-    return bool(load_checkpoint(locate(run, "latest"), ()).state["progress"]["finished"])
-
-
-def refuse_another_run(run: Path, config: Config) -> None:
-    """ConfigError where the folder holds a run of other settings, which would be taken for this one."""
-    if not saved_steps(run):
-        return
-    stored = load_checkpoint(locate(run, "latest"), ()).state["config"]
-    mine = to_dict(config)
-    epochs = [s["training"]["epochs"] for s in (stored, mine)]
-    different = [key.split("=")[0] for key in changed_keys(mine, stored)]
-    different += ["training.epochs"] if epochs[0] != epochs[1] else []
-    if different:
-        raise ConfigError(f"{run} holds a run with another {different[0]}; choose another --out")
 
 
 def averaged(results: Sequence[tuple[Job, Mapping[str, Any]]]) -> list[Combination]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import DataDir, Device, Which
+from vaekit.cli.options import DataDir, Device, Overrides, Which
+
+if TYPE_CHECKING:
+    from vaekit.compare.runs import Compared
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -33,6 +36,37 @@ def compare(
     made = compare_runs(
         runs, out=out, samples=samples, which=which, device=device, data_dir=data_dir, announce=console.say
     )
+    _show(made)
+
+
+@app.command("compare-dae")
+def compare_dae(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file.")],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where runs and sheet go.", show_default="runs/compare-dae-RECIPE")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", "-k", min=1, max=100_000, help="K of the bound.")] = 100,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Train a VAE and a denoising autoencoder alike; compare reconstructions, samples and latent structure."""
+    from vaekit.compare.denoising import compare_dae as compare
+
+    made = compare(
+        recipe,
+        *(overrides or []),
+        out=out,
+        samples=samples,
+        device=device,
+        data_dir=data_dir,
+        announce=console.say,
+        train_run=_train_with_bar,
+    )
+    _show(made)
+
+
+def _show(made: Compared) -> None:
     console.columns(f"{len(made.table.metrics)} runs", made.table.header, made.table.cells())
     for line in (*made.table.sentences(), *map(str, made.paths)):
         console.say(line)
@@ -54,12 +88,7 @@ def sweep(
     data_dir: DataDir = None,
 ) -> None:
     """Train every combination of values and seeds, and tell mean ± standard deviation. Again to go on."""
-    from vaekit.runs import train
     from vaekit.sweep import run_sweep, short
-
-    def train_run(*words: str, **options: object) -> Path:
-        with console.TrainingBar() as bar:
-            return train(*words, loggers=[bar], progress=bar.preparing, **options)  # type: ignore[arg-type]
 
     found = run_sweep(
         recipe,
@@ -70,7 +99,7 @@ def sweep(
         device=device,
         data_dir=data_dir,
         announce=console.say,
-        train_run=train_run,
+        train_run=_train_with_bar,
     )
     names = {"nll_nats": "NLL", "elbo_nats": "ELBO", "rate_nats": "rate", "distortion_nats": "distortion"}
     names |= {"psnr_db": "PSNR (dB)", "active_units": "active units"}
@@ -84,6 +113,13 @@ def sweep(
     console.columns(f"{title}; nats per test image", ["", *(names[k] for k in keys)], rows)
     for path in found.paths:
         console.say(str(path))
+
+
+def _train_with_bar(*words: str, **options: Any) -> Path:
+    from vaekit.runs import train
+
+    with console.TrainingBar() as bar:
+        return train(*words, loggers=[bar], progress=bar.preparing, **options)
 
 
 def _plus_minus(cell: tuple[float, float | None] | None) -> str:

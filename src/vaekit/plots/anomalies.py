@@ -23,7 +23,7 @@ def elbo_histogram(reference: Array, marked: Sequence[float], label: str) -> Fig
     reach = 0.6 * (high - low) or 1.0  # farther than that, a mark would squeeze the histogram to a line
     values = np.asarray(marked, dtype=float)
     near = values[(values >= low - reach) & (values <= high + reach)]
-    bins = np.linspace(low, high, 61) if high > low else 10
+    bins: Any = np.linspace(low, high, 61) if high > low else 10
     axes.hist(reference, bins=bins, color="0.72", label=f"{len(reference):,} test images")
     if len(near):
         inside = axes.get_xaxis_transform()  # marks stand on the axis, at any height of the bars
