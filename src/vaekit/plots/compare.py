@@ -56,7 +56,7 @@ def code_scatter(runs: Sequence[Scattered], class_names: Sequence[str]) -> Figur
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.2 * len(runs), 5.6), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(runs), 4.8), layout="constrained")
     for axes, run in zip(np.atleast_1d(figure.subplots(1, len(runs))), runs, strict=True):
         colours = colormaps["tab10" if len(class_names) <= 10 else "tab20"]
         if run.labels is None:
