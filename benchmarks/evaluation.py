@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from benchmarks.measure import ratio, seconds_of, take_turns
 from benchmarks.networks import MLP, SMALL_CONV, Network, images, pythae_trainer, trainer_of
 from benchmarks.report import Table
-from vaekit.evaluation.likelihood import Chunks, _bounds_of_batch, rows_at_once
+from vaekit.evaluation.chunks import Chunks, rows_at_once
+from vaekit.evaluation.likelihood import bounds_of_batch
 from vaekit.models import VAE
-from vaekit.noise import IMAGES_PER_BLOCK
+from vaekit.noise import IMAGES_PER_BLOCK, BlockNoise
 
 
 def evaluation(device: torch.device, quick: bool, with_pythae: bool) -> list[Table]:
@@ -42,11 +44,11 @@ def _rows(table: Table, network: Network, samples: int, device: torch.device, ro
     prepared: dict[str, float] = {}
     for name, chunk in chunks.items():
         few = chunk.count(len(x), samples)
-        warm = lambda chunk=chunk, few=few: _bounds_of_batch(chunk, x, few, 0, 0)  # noqa: E731
+        warm = lambda chunk=chunk, few=few: bounds_of_batch(chunk, x, few, partial(BlockNoise, 0, 0))  # noqa: E731
         first, then = seconds_of(warm, device), seconds_of(warm, device)
         prepared[name] = first - then
         candidates[name] = lambda chunk=chunk: seconds_of(  # type: ignore[misc]
-            lambda: _bounds_of_batch(chunk, x, samples, 0, 0), device, len(x)
+            lambda: bounds_of_batch(chunk, x, samples, partial(BlockNoise, 0, 0)), device, len(x)
         )
     if with_pythae:
         peer = pythae_trainer(network, pixels, 64, device).model.eval()

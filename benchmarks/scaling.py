@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from benchmarks.measure import seconds_of, take_turns
 from benchmarks.networks import LATENT, MLP, SMALL_CONV, images, trainer_of
 from benchmarks.report import Table
-from vaekit.evaluation.likelihood import Chunks, _bounds_of_batch, rows_at_once
+from vaekit.evaluation.chunks import Chunks, rows_at_once
+from vaekit.evaluation.likelihood import bounds_of_batch
 from vaekit.models import VAE
+from vaekit.noise import BlockNoise
 from vaekit.training.loop import Trainer
 
 
@@ -66,7 +69,7 @@ def _bounds(table: Table, device: torch.device, samples: tuple[int, ...], rounds
     x = trainer.pixels.for_evaluation(images(64).to(device), 0, 0)
     chunks = Chunks(model, rows_at_once(model, device), False, print)
     candidates: dict[str, Callable[[], float]] = {
-        str(k): lambda k=k: seconds_of(lambda: _bounds_of_batch(chunks, x, k, 0, 0), device)
+        str(k): lambda k=k: seconds_of(lambda: bounds_of_batch(chunks, x, k, partial(BlockNoise, 0, 0)), device)
         for k in samples  # type: ignore[misc]
     }
     first = None

@@ -17,8 +17,8 @@ LEVELS = {
     5: ["build"],
     6: ["check", "training", "evaluation", "plots"],
     7: ["trained"],
-    8: ["runs", "doctor"],
-    9: ["pictures"],
+    8: ["runs", "doctor", "inference"],
+    9: ["pictures", "reconstructions", "anomalies", "compare", "sweep"],
     10: ["cli"],
 }
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}

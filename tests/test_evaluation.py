@@ -12,7 +12,7 @@ from vaekit.config.schema import Part
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.errors import NumericalError
-from vaekit.evaluation import likelihood
+from vaekit.evaluation import chunks
 from vaekit.evaluation.evaluate import bits_offset, evaluate_model
 from vaekit.evaluation.latents import latent_use
 from vaekit.evaluation.likelihood import StreamedLogMean, bounds
@@ -92,14 +92,14 @@ def test_bounds_that_cannot_be_compiled_are_computed_eagerly(model, monkeypatch)
 
 def short_of_memory(monkeypatch, most):
     """Let chunks above `most` pairs fail."""
-    plain = likelihood.Chunks._terms
+    plain = chunks.Chunks._terms
 
     def terms(self, x, q, noise):
         if noise.shape[0] * noise.shape[1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(self, x, q, noise)
 
-    monkeypatch.setattr(likelihood.Chunks, "_terms", terms)
+    monkeypatch.setattr(chunks.Chunks, "_terms", terms)
 
 
 def test_out_of_memory_halves_the_chunk_and_changes_no_bound(model, monkeypatch):
@@ -120,12 +120,12 @@ def test_one_sample_that_does_not_fit_is_an_error_of_one_line(model, monkeypatch
 def test_the_chunk_is_what_half_of_the_free_memory_holds(model, monkeypatch):
     """The widest layer of this decoder has 30 values."""
     cpu = torch.device("cpu")
-    monkeypatch.setattr(likelihood, "free_memory", lambda device: 2**40)
-    assert likelihood.rows_at_once(model, cpu) == likelihood.ROWS["cpu"]
-    monkeypatch.setattr(likelihood, "free_memory", lambda device: 2 * likelihood.TENSORS_AT_ONCE * 4 * 30 * 77)
-    assert likelihood.rows_at_once(model, cpu) == 77
-    monkeypatch.setattr(likelihood, "free_memory", lambda device: 0)
-    assert likelihood.rows_at_once(model, cpu) == 1
+    monkeypatch.setattr(chunks, "free_memory", lambda device: 2**40)
+    assert chunks.rows_at_once(model, cpu) == chunks.ROWS["cpu"]
+    monkeypatch.setattr(chunks, "free_memory", lambda device: 2 * chunks.TENSORS_AT_ONCE * 4 * 30 * 77)
+    assert chunks.rows_at_once(model, cpu) == 77
+    monkeypatch.setattr(chunks, "free_memory", lambda device: 0)
+    assert chunks.rows_at_once(model, cpu) == 1
 
 
 def test_more_samples_reuse_the_first_ones(model):

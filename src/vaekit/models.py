@@ -65,6 +65,17 @@ class Encoder(Conditional):
         return self.parameters_of(2 * x - 1)
 
 
+def corrupted(x: Tensor, kind: str, level: float) -> Tensor:
+    """x with noise: normal of standard deviation `level`, or that share of pixels set to 0 or to 0/1."""
+    if kind == "gaussian":
+        return x + level * torch.randn_like(x)
+    if kind == "mask":
+        return x * (torch.rand_like(x) >= level)
+    if kind == "salt":
+        return torch.where(torch.rand_like(x) < level, torch.rand_like(x).round(), x)
+    return x
+
+
 class Autoencoder(nn.Module):
     """The plain or denoising autoencoder that VAEs are compared with: no latents, so rate 0 and no prior samples.
 
@@ -85,14 +96,8 @@ class Autoencoder(nn.Module):
         self.corruption, self.level = corruption, level
 
     def corrupt(self, x: Tensor) -> Tensor:
-        """The input with noise: normal of standard deviation `level`, or that share of pixels set to 0 or to 0/1."""
-        if self.corruption == "gaussian":
-            return x + self.level * torch.randn_like(x)
-        if self.corruption == "mask":
-            return x * (torch.rand_like(x) >= self.level)
-        if self.corruption == "salt":
-            return torch.where(torch.rand_like(x) < self.level, torch.rand_like(x).round(), x)
-        return x
+        """The input with the noise that it is trained to remove."""
+        return corrupted(x, self.corruption, self.level)
 
     def forward(self, x: Tensor, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False) -> Trace:
         """One pass; `samples` and `noise` have nothing to act on."""

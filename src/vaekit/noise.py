@@ -82,5 +82,29 @@ class BlockNoise:
         return draw((rows, IMAGES_PER_BLOCK, *event), generator=generator, device=like.device)
 
 
+class RepeatedNoise:
+    """The noise of image 0 of an evaluation for every image: each is measured as if it were the only one.
+
+    So a number depends on its image and the seed alone, in whatever order and company the images come.
+
+    Example:
+        >>> like = torch.zeros(1)
+        >>> drawn = RepeatedNoise(seed=0)(0, torch.Size((3, 5, 2)), like)
+        >>> bool((drawn == BlockNoise(seed=0)(0, torch.Size((3, 1, 2)), like)).all())
+        True
+    """
+
+    def __init__(self, seed: int, first_sample: int = 0) -> None:
+        self._first = BlockNoise(seed, 0, first_sample)
+
+    def __call__(self, level: int, shape: torch.Size, like: Tensor) -> Tensor:
+        samples, _, *event = shape
+        return self._first(level, torch.Size((samples, 1, *event)), like).expand(shape)
+
+    def uniform(self, shape: torch.Size, like: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) for images (B, *event)."""
+        return self._first.uniform(torch.Size((1, *shape[1:])), like).expand(shape)
+
+
 def _blocks(first: int, count: int, size: int) -> range:
     return range(first // size, (first + count - 1) // size + 1)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +12,6 @@ from vaekit import plots
 from vaekit.checkpoint import load_checkpoint, locate, storage_errors
 from vaekit.data.dataset import Dataset
 from vaekit.errors import DataError
-from vaekit.evaluation.quality import psnr, ssim
 from vaekit.runs import dataset_of, run_folder
 from vaekit.trained import Trained, load
 
@@ -62,56 +59,6 @@ def reconstruct_test_images(
     """grids/recon_grid.png from images spread over the test set."""
     trained = load(run, which=which, device=device)
     return _save_reconstructions(trained, dataset_of(trained, "test", data_dir), run_folder(Path(run)), count)
-
-
-class Score(NamedTuple):
-    """How close one reconstruction is to its image."""
-
-    name: str
-    psnr_db: float
-    ssim: float
-
-
-@dataclass(frozen=True)
-class Reconstructed:
-    """What `reconstruct_files` wrote, how good it is, and which files could not be read."""
-
-    paths: list[Path]
-    scores: list[Score]
-    failures: list[str]
-
-
-def reconstruct_files(
-    run: str | Path, files: Sequence[Path], *, arrays: bool = False, which: str = "best", device: str = "auto"
-) -> Reconstructed:
-    """grids/reconstructions.png of the user's own images, resized as the model needs.
-
-    A file that cannot be read does not stop the others; DataError if none can.
-    """
-    folder = run_folder(Path(run))
-    trained = load(run, which=which, device=device)
-    names, prepared, failures = [], [], []
-    for file in files:
-        try:
-            prepared.append(trained.prepare(file))
-            names.append(file.name)
-        except DataError as error:
-            failures.append(str(error))
-    if not prepared:
-        raise DataError("; ".join(failures))
-    images = torch.cat(prepared)
-    decoded, originals = trained.reconstruct_prepared(images), images.float() / 255
-    content, target = trained.cropped(decoded), trained.cropped(originals)  # padding is too easy to count
-    pairs = zip(names, psnr(content, target).tolist(), ssim(content, target).tolist(), strict=True)
-    rows = plots.reconstruction_rows(originals.cpu().numpy(), decoded.cpu().numpy())
-    title = "each three rows: originals · reconstructions · absolute difference"
-    made = [plots.save_picture(plots.image_grid(rows, titles=(title,)), folder / "grids" / "reconstructions.png")]
-    if arrays:
-        made.append(save_array(trained.to_images(decoded), folder / "grids" / "reconstructions.npy"))
-        with torch.no_grad():
-            codes = trained.model.encode(trained.pixels.of_loose_images(images)).cpu().numpy()
-        made.append(save_array(codes, folder / "grids" / "codes.npy"))
-    return Reconstructed(made, [Score(*pair) for pair in pairs], failures)
 
 
 def save_array(values: Array, path: Path) -> Path:

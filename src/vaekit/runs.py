@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,6 +155,33 @@ def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterat
         yield from (f"{section}.{key}={new.get(key)}" for key in different if key not in allowed)
 
 
+def train_on(
+    recipe: str,
+    overrides: Sequence[str],
+    run: Path,
+    *,
+    device: str = "auto",
+    data_dir: str | None = None,
+    train_run: Callable[..., Path] = train,
+) -> None:
+    """Train to the end, by `train_run`, what `run` holds of these overrides: nothing, a part, or all of it already."""
+    if saved_steps(run) and load_checkpoint(locate(run, "latest"), ()).state["progress"]["finished"]:
+        return
+    where = [] if device == "auto" else [f"training.device={device}"]
+    train_run(recipe, *overrides, *where, out=run, data_dir=data_dir, resume=True)
+
+
+def refuse_another_run(run: Path, config: Config) -> None:
+    """ConfigError where a folder holds a run of other settings, which would be taken for the one of this config."""
+    if not saved_steps(run):
+        return
+    stored, mine = load_checkpoint(locate(run, "latest"), ()).state["config"], to_dict(config)
+    different = [key.split("=")[0] for key in _changed_keys(mine, stored)]
+    different += ["training.epochs"] if stored["training"]["epochs"] != mine["training"]["epochs"] else []
+    if different:
+        raise ConfigError(f"{run} holds a run with another {different[0]}; choose another --out")
+
+
 def _free_folder(name: str) -> Path:
     taken = 1
     while (run := Path("runs") / (name if taken == 1 else f"{name}-{taken}")).exists():
@@ -235,6 +263,31 @@ def evaluate(
     facts = {"split": split, "checkpoint": locate(Path(run), which).name}
     write_reports(run_folder(Path(run)), evaluation, facts)
     return {**evaluation.metrics, **facts}
+
+
+def known_metrics(
+    run: str | Path,
+    *,
+    samples: int | None = None,
+    which: str = "best",
+    device: str = "auto",
+    data_dir: str | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Metrics:
+    """The test metrics of a run: those in its reports where they are of this checkpoint, else evaluated now.
+
+    `samples`, K of the bound, must be the one of the report then; None takes what is there, else K = 100.
+    """
+    written = run_folder(Path(run)) / "reports" / "metrics.json"
+    checkpoint = locate(Path(run), which).name
+    try:
+        metrics = json.loads(written.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # absent or damaged: it is only a report
+        metrics = {}
+    current = metrics.get("checkpoint") == checkpoint and metrics.get("split") == "test"
+    if current and samples in (None, metrics.get("nll_samples", samples)):
+        return dict(metrics)
+    return evaluate(run, samples=samples or 100, which=which, device=device, data_dir=data_dir, announce=announce)
 
 
 def run_folder(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vaekit.cli import console, data_commands
+from vaekit.cli import compare_commands, console, data_commands, inference_commands
 from vaekit.cli.options import DataDir, Device, Overrides, Run, Which
 from vaekit.errors import VaekitError, is_out_of_memory
 
@@ -23,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands.app, name="data")
+app.add_typer(inference_commands.app)
+app.add_typer(compare_commands.app)
 
 
 @app.command()
@@ -99,34 +101,6 @@ def sample(
 
     for path in sample_run(run, count, temperature=temperature, seed=seed, arrays=arrays, which=which, device=device):
         console.say(str(path))
-
-
-@app.command()
-def reconstruct(
-    run: Run,
-    images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Files; none: test images.")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Test images, where no file is given.")] = 20,
-    arrays: Annotated[bool, typer.Option("--save-arrays", help="Also the codes and images as .npy.")] = False,
-    which: Which = "best",
-    device: Device = "auto",
-    data_dir: DataDir = None,
-) -> None:
-    """Originals, reconstructions and their difference as one sheet, with PSNR and SSIM of each file."""
-    from vaekit.pictures import reconstruct_files, reconstruct_test_images
-
-    if not images:
-        console.say(str(reconstruct_test_images(run, count, which=which, device=device, data_dir=data_dir)))
-        return
-    made = reconstruct_files(run, images, arrays=arrays, which=which, device=device)
-    console.table(
-        f"{len(made.scores)} images", [(s.name, f"PSNR {s.psnr_db:.2f} dB · SSIM {s.ssim:.3f}") for s in made.scores]
-    )
-    for path in made.paths:
-        console.say(str(path))
-    if made.failures:
-        from vaekit.errors import DataError
-
-        raise DataError("; ".join(made.failures))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaekit.config.schema import DataConfig
 from vaekit.data.augment import augment, binarize, dequantize, fixed_noise, to_float
-from vaekit.noise import BlockNoise
+from vaekit.noise import BlockNoise, RepeatedNoise
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,20 @@ class Pixels:
 
     def for_evaluation(self, images: Tensor, start: int, seed: int) -> Tensor:
         """x of images start … of a data set in order: noise by (seed, image), whatever the batch."""
+        indices = torch.arange(start, start + len(images), device=images.device)
+        return self._measured(images, BlockNoise(seed, start), indices)
+
+    def for_each(self, images: Tensor, seed: int) -> Tensor:
+        """x of images each evaluated as image 0 of a data set of its own: company and order do not count."""
+        return self._measured(images, RepeatedNoise(seed), torch.zeros(len(images), dtype=torch.int64))
+
+    def _measured(self, images: Tensor, noise: BlockNoise | RepeatedNoise, indices: Tensor) -> Tensor:
         x = to_float(images)
         if self.binarization == "dynamic":
-            return binarize(x, "dynamic", BlockNoise(seed, start).uniform(x.shape, x))
+            return binarize(x, "dynamic", noise.uniform(x.shape, x))
         if self.dequantization:
-            return dequantize(x, BlockNoise(seed, start).uniform(x.shape, x))
-        return self._fixed(x, torch.arange(start, start + len(x), device=x.device))
+            return dequantize(x, noise.uniform(x.shape, x))
+        return self._fixed(x, indices.to(x.device))
 
     def of_loose_images(self, images: Tensor) -> Tensor:
         """x of images outside any data set, without noise: what encode() and reconstruct see."""

@@ -13,7 +13,8 @@ from vaekit.checkpoint import write_text_atomically
 from vaekit.evaluation.evaluate import Evaluation, Metrics
 
 
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV; None is an empty field."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -25,10 +26,10 @@ def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
     metrics = {**evaluation.metrics, **facts}
     path = folder / "metrics.json"
     write_text_atomically(path, json.dumps(metrics, indent=1) + "\n")
-    write_text_atomically(folder / "metrics.csv", _csv([("metric", "value"), *metrics.items()]))
+    write_text_atomically(folder / "metrics.csv", csv_text([("metric", "value"), *metrics.items()]))
     use = evaluation.latents
     if use is not None:
         header = ("dimension", "kl_nats", "mean_variance", "active")
         columns = zip(use.kl_nats.tolist(), use.mean_variance.tolist(), use.active.tolist(), strict=True)
-        write_text_atomically(folder / "latents.csv", _csv([header, *((i, *row) for i, row in enumerate(columns))]))
+        write_text_atomically(folder / "latents.csv", csv_text([header, *((i, *row) for i, row in enumerate(columns))]))
     return path

@@ -1,0 +1,112 @@
+"""How much of a bound is decoded at once: images times samples, from the memory there is, compiled where it pays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vaekit.distributions import DiagonalNormal
+from vaekit.errors import NumericalError, is_out_of_memory, one_line
+from vaekit.models import VAE
+from vaekit.noise import SAMPLES_PER_BLOCK
+from vaekit.trace import kl, log_weight
+
+# Images times samples decoded at once: large enough for the matrix kernels; on a CPU small enough for its caches
+ROWS = {"cpu": 4096, "cuda": 65536}
+TENSORS_AT_ONCE = 6  # of the decoder's widest layer that are alive together, the density's intermediate ones counted in
+WIDEST_ON_CPU = 2**26  # values of its widest layer: more only leaves the caches
+PAIRS_TO_COMPILE = {"cpu": 5_000_000, "cuda": 5_000_000}  # images times samples; see docs/performance.md
+
+
+@torch.no_grad()
+def rows_at_once(model: VAE, device: torch.device) -> int:
+    """How many images times samples to decode at once: what half of the free memory holds, and no more than pays."""
+    wide = 0
+
+    def measure(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal wide
+        wide = max(wide, output.numel()) if isinstance(output, Tensor) else wide
+
+    hooks = [module.register_forward_hook(measure) for module in model.likelihood.modules()]
+    try:
+        p = model.prior()
+        model.likelihood(torch.zeros(1, *p.event_shape, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    wide = max(1, wide)
+    most = ROWS["cuda"] if device.type == "cuda" else min(ROWS["cpu"], WIDEST_ON_CPU // wide)
+    return max(1, min(most, free_memory(device) // (2 * TENSORS_AT_ONCE * 4 * wide)))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that the device has free; of the host where it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class Terms(NamedTuple):
+    """Of a chunk of samples, (k, B), nats."""
+
+    log_weight: Tensor
+    log_px: Tensor
+    kl: Tensor
+
+
+class Chunks:
+    """Decodes `rows` pairs of image and sample at once: fewer after the memory ran out, compiled where asked for."""
+
+    def __init__(
+        self, model: VAE, rows: int, compiled: bool = False, say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.model, self.rows, self.say = model, rows, say
+        self._compiled = torch.compile(self._terms, fullgraph=True, dynamic=False) if compiled else None
+        self._shape: torch.Size | None = None  # the one that was compiled for: the last, smaller chunks run eagerly
+
+    def count(self, images: int, samples: int) -> int:
+        """Samples of each of these images to decode at once."""
+        chunk = max(1, min(samples, self.rows // images))
+        return chunk - chunk % SAMPLES_PER_BLOCK if chunk > SAMPLES_PER_BLOCK else chunk  # no block is drawn twice
+
+    @torch.no_grad()
+    def _terms(self, x: Tensor, q: DiagonalNormal, noise: Tensor) -> Terms:
+        trace = self.model.trace(x, q, len(noise), lambda level, shape, like: noise)
+        rates = [kl(latent).expand(len(noise), len(x)) for latent in trace.latents]
+        return Terms(log_weight(trace), trace.log_px, torch.stack(rates).sum(0))
+
+    def __call__(self, x: Tensor, q: DiagonalNormal, noise: Tensor) -> Terms:
+        """log-weights, log p(x | z) and KL for noise (k, B, *event)."""
+        if self._compiled is not None and self._shape in (None, noise.shape):
+            try:
+                self._shape = noise.shape
+                return self._compiled(x, q, noise)
+            except Exception as error:  # compilers raise whatever they like
+                if is_out_of_memory(error):
+                    raise
+                self._compiled = None
+                self.say(f"cannot compile here, so the bounds are computed eagerly: {one_line(error)}")
+        return self._terms(x, q, noise)
+
+    def or_none(self, x: Tensor, q: DiagonalNormal, noise: Tensor) -> Terms | None:
+        """The same; None where the memory ran out."""
+        try:
+            return self(x, q, noise)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def halve(self, images: int) -> None:
+        """After the memory ran out. NumericalError where one sample of each of these images is too much."""
+        if self.rows <= images:
+            raise NumericalError(f"out of memory with {images} decoded images; free some, or choose another --device")
+        self.rows //= 2
+        self._shape = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.say(f"out of memory: from now on {self.rows} pairs of image and sample at a time")
