@@ -28,6 +28,7 @@ from vaekit.config.schema import Config
 from vaekit.data.dataset import Dataset, Splits, load_splits
 from vaekit.errors import BusyError, ConfigError
 from vaekit.evaluation.evaluate import Metrics, evaluate_model, expected_seconds
+from vaekit.evaluation.lpips import load_lpips, lpips_unavailable
 from vaekit.evaluation.report import write_reports
 from vaekit.trained import Trained, load
 from vaekit.training.device import choose_device, differences, environment
@@ -214,10 +215,15 @@ def evaluate(
     which: str = "best",
     device: str = "auto",
     data_dir: str | None = None,
+    lpips_weights: Path | None = None,
     announce: Callable[[str], None] = lambda text: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Metrics:
-    """The metrics of a run on a split, also written to reports/; `samples` is K of the importance-weighted bound."""
+    """The metrics of a run on a split, also written to reports/; `samples` is K of the importance-weighted bound.
+
+    `lpips_weights` is the folder of the two files that LPIPS needs, where it is not $VAEKIT_WEIGHTS.
+    """
+    lpips = load_lpips(lpips_weights)
     trained = load(run, which=which, device=device)
     dataset = dataset_of(trained, split, data_dir)
     seconds = expected_seconds(trained.model, dataset, trained.pixels, samples, seed)
@@ -229,9 +235,11 @@ def evaluate(
         samples=samples,
         seed=seed,
         content_size=trained.content_size,
+        lpips=lpips,
         progress=progress,
     )
     facts = {"split": split, "checkpoint": locate(Path(run), which).name}
+    facts |= {} if lpips else {"lpips_unavailable": lpips_unavailable(lpips_weights)}
     write_reports(run_folder(Path(run)), evaluation, facts)
     return {**evaluation.metrics, **facts}
 

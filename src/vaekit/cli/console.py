@@ -49,6 +49,17 @@ def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     _Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(grid)
 
 
+def columns(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table with a header: names to the left, numbers to the right."""
+    OUT.print(Text(title, style="bold"))
+    grid = Table(box=None, padding=(0, 2))
+    for i, name in enumerate(header):
+        grid.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    _Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(grid)
+
+
 class _Drawn:
     """Something that draws while a `with` block runs."""
 

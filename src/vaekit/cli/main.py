@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vaekit.cli import console, data_commands
+from vaekit.cli import console, data_commands, quality_commands
 from vaekit.cli.options import DataDir, Device, Overrides, Run, Which
 from vaekit.errors import VaekitError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands.app, name="data")
+quality_commands.register(app)
 
 
 @app.command()
@@ -56,11 +57,14 @@ def evaluate(
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, max=100_000, help="K of the bound.")] = 100,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the binarisation and of the codes.")] = 0,
+    lpips_weights: Annotated[
+        Path | None, typer.Option("--lpips-weights", help="Folder with its two files.", show_default="$VAEKIT_WEIGHTS")
+    ] = None,
     which: Which = "best",
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, active units."""
+    """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, MS-SSIM, LPIPS, active units, and a diagnosis."""
     from vaekit.evaluation.evaluate import headline
     from vaekit.runs import evaluate as evaluate_run
     from vaekit.runs import run_folder
@@ -74,6 +78,7 @@ def evaluate(
             which=which,
             device=device,
             data_dir=data_dir,
+            lpips_weights=lpips_weights,
             announce=console.say,
             progress=bar.share,
         )
