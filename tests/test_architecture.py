@@ -76,7 +76,7 @@ class Refuse:
         if name.split(".")[0] in {"pydantic", "yaml", "typer", "rich", "PIL", "matplotlib", "sklearn", "pooch"}:
             raise ImportError(f"{name} is not on this machine")
 sys.meta_path.insert(0, Refuse())
-import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.evaluation.evaluate, vaekit.checkpoint
+import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.evaluation.report, vaekit.evaluation.health, vaekit.evaluation.features, vaekit.checkpoint
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -28,8 +28,9 @@ from vaekit.config.schema import Config
 from vaekit.data.dataset import Dataset, Splits, load_splits
 from vaekit.errors import BusyError, ConfigError
 from vaekit.evaluation.evaluate import Metrics, evaluate_model, expected_seconds
+from vaekit.evaluation.health import Finding, diagnose
 from vaekit.evaluation.lpips import load_lpips, lpips_unavailable
-from vaekit.evaluation.report import write_reports
+from vaekit.evaluation.report import read_metrics, write_reports
 from vaekit.trained import Trained, load
 from vaekit.training.device import choose_device, differences, environment
 from vaekit.training.loggers import Logger, build_loggers
@@ -242,6 +243,13 @@ def evaluate(
     facts |= {} if lpips else {"lpips_unavailable": lpips_unavailable(lpips_weights)}
     write_reports(run_folder(Path(run)), evaluation, facts)
     return {**evaluation.metrics, **facts}
+
+
+def health(run: str | Path, metrics: Metrics | None = None, *, which: str = "best") -> list[Finding]:
+    """What looks wrong with a run, by these metrics (by default those in its reports/) and its whole history."""
+    folder = locate(Path(run), "latest" if which == "best" else which)  # the best checkpoint may be of mid-training
+    history = load_checkpoint(folder, ()).state["progress"]["history"]
+    return diagnose(read_metrics(run_folder(Path(run))) | (metrics or {}), history)
 
 
 def run_folder(path: Path) -> Path:

@@ -67,7 +67,7 @@ def evaluate(
     """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, MS-SSIM, LPIPS, active units, and a diagnosis."""
     from vaekit.evaluation.evaluate import headline
     from vaekit.runs import evaluate as evaluate_run
-    from vaekit.runs import run_folder
+    from vaekit.runs import health, run_folder
 
     with console.Bar("evaluating") as bar:
         metrics = evaluate_run(
@@ -87,6 +87,10 @@ def evaluate(
     )
     console.table(title, headline(metrics))
     console.say(f"all numbers, and KL per dimension: {run_folder(run) / 'reports'}")
+    if "lpips_unavailable" in metrics:
+        console.say(f"for LPIPS, {metrics['lpips_unavailable']}")
+    for finding in health(run, metrics):
+        console.say(f"health: {finding.text}")
 
 
 @app.command()

@@ -32,6 +32,7 @@ def quality(
     data_dir: DataDir = None,
 ) -> None:
     """Why samples look bad: real images, reconstructions and samples scored against test images in one table."""
+    from vaekit.evaluation.health import diagnose
     from vaekit.quality import quality as score_run
 
     found = score_run(
@@ -58,4 +59,6 @@ def quality(
     if "quality_proxy_accuracy" in found.metrics:
         console.say(f"the proxy names {found.metrics['quality_proxy_accuracy']:.1%} of the test images rightly")
     console.say("Fréchet and kernel: 0 is best, the row 'real' is what a perfect model would get; others: 1")
+    for finding in diagnose(found.metrics):
+        console.say(f"health: {finding.text}")
     console.say(str(found.path))

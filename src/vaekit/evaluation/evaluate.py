@@ -174,8 +174,7 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         scales = f"{metrics['ms_ssim_scales']} of {len(SCALE_WEIGHTS)} scales"
         rows.append(("MS-SSIM of reconstructions", f"{metrics['ms_ssim']:.3f} ({scales})"))
     if "lpips" in metrics or "lpips_unavailable" in metrics:
-        found = f"{metrics['lpips']:.4f}" if "lpips" in metrics else f"unavailable: {metrics['lpips_unavailable']}"
-        rows.append(("LPIPS of reconstructions", found))
+        rows.append(("LPIPS of reconstructions", f"{metrics['lpips']:.4f}" if "lpips" in metrics else "unavailable"))
     if "active_units" in metrics:
         rows.append(("active units", f"{metrics['active_units']} of {metrics['latent_dim']}"))
     return rows

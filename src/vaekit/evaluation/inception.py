@@ -101,7 +101,7 @@ def _block_b(inputs: int) -> _Mixed:
 def _block_c(inputs: int, width: int) -> _Mixed:
     across, down = (1, 7), (7, 1)
     seven = _chain(("branch7x7_1", width, 1), ("branch7x7_2", width, across), ("branch7x7_3", 192, down))
-    kernels = (1, down, across, down, across)
+    kernels: tuple[int | tuple[int, int], ...] = (1, down, across, down, across)
     twice = _chain(*((f"branch7x7dbl_{i + 1}", 192 if i == 4 else width, k) for i, k in enumerate(kernels)))
     return _Mixed(inputs, [_chain(("branch1x1", 192, 1)), seven, twice], _average, 192)
 

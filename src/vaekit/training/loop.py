@@ -21,6 +21,7 @@ from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits
 from vaekit.data.pixels import Pixels
 from vaekit.errors import CheckpointError, DataError, NumericalError
+from vaekit.evaluation.health import Watch
 from vaekit.noise import derived_seed
 from vaekit.training.device import choose_device, environment, set_determinism
 from vaekit.training.ema import Ema
@@ -71,6 +72,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, training)
         self.counters = Counters(self.device)
         self.progress = Progress()
+        self.watch = Watch()
         self._assemble()
 
     def _assemble(self) -> None:
@@ -267,6 +269,8 @@ class Trainer:
         self.progress.history.append(row)
         count = self.config.logging.images
         self.logger.validated(row, lambda: pictures_of(self.ema.model, dataset, self.pixels, self.device, count, seed))
+        for news in self.watch.news(self.ema.model, dataset, self.pixels, seed, self.progress.history):
+            self.logger.message(news)
         return self._judge(step, values["selection"])
 
     def _judge(self, step: int, value: float) -> bool:
