@@ -76,7 +76,8 @@ class Refuse:
         if name.split(".")[0] in {"pydantic", "yaml", "typer", "rich", "PIL", "matplotlib", "sklearn", "pooch"}:
             raise ImportError(f"{name} is not on this machine")
 sys.meta_path.insert(0, Refuse())
-import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.evaluation.report, vaekit.evaluation.health, vaekit.evaluation.features, vaekit.checkpoint
+import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.checkpoint
+import vaekit.evaluation.report, vaekit.evaluation.health, vaekit.evaluation.features
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

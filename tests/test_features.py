@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from vaekit.checkpoint import checkpoints_folder, saved_steps
 from vaekit.data.dataset import Dataset
 from vaekit.errors import CheckpointError, ConfigError, DataError, NumericalError
 from vaekit.evaluation import features, inception
@@ -14,7 +15,9 @@ from vaekit.evaluation.features import Extractor, accuracy, extractor_for
 from vaekit.evaluation.inception import INCEPTION, Inception
 from vaekit.evaluation.score import score_sources
 from vaekit.evaluation.weights import fill
-from vaekit.quality import held_out_halves, quality
+from vaekit.quality import held_out_halves, quality, sources_of
+from vaekit.runs import dataset_of
+from vaekit.trained import load
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +36,7 @@ def network():
 
 
 def test_inception_is_the_published_network(network):
-    """94 convolutions of 21,785,568 weights in all, as in torchvision's without its classifiers; shapes of the paper."""
+    """94 convolutions of 21,785,568 weights in all, as published; shapes of the paper."""
     convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
     assert len(convolutions) == 94
     assert sum(p.numel() for p in network.parameters()) == 21_785_568
@@ -220,6 +223,29 @@ def test_more_sources_are_rows_and_the_same_seed_gives_the_same_numbers(digits_r
     assert [row.source for row in first.rows] == ["real", "reconstructions", "prior_samples", "grey"]
     assert first.rows[3].recall < 0.1
     assert quality(run, count=50, seed=1).rows != first.rows[:3]
+
+
+def test_draws_are_of_the_likelihood_around_the_means(digits_run):
+    trained = load(digits_run)
+    images = dataset_of(trained, "test", None).images
+    state = torch.get_rng_state()
+    made = {name: source(200) for name, source in sources_of(trained, images, 0, drawn=True).items()}
+    assert torch.equal(torch.get_rng_state(), state)
+    for name in ("reconstructions", "prior_samples"):
+        means, draws = made[name], made[f"{name}_drawn"]
+        assert set(draws.unique().tolist()) == {0.0, 1.0}  # a Bernoulli pixel
+        assert not set(means.unique().tolist()) <= {0.0, 1.0}
+        assert float((draws - means).mean()) == pytest.approx(0, abs=4 * 0.5 / draws.numel() ** 0.5)
+
+
+def test_a_table_of_other_weights_is_dropped(digits_run, vaekit, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    assert vaekit("quality", run, "--count", 40).code == 0
+    steps = saved_steps(run)
+    assert len(steps) > 1
+    assert vaekit("evaluate", checkpoints_folder(run) / f"step-{steps[0]:08d}", "-k", 2).code == 0
+    assert "proxy_frechet_real" not in json.loads((run / "reports" / "metrics.json").read_text())
 
 
 def test_bad_input_is_one_line(digits_run, vaekit, tmp_path):

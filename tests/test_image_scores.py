@@ -51,6 +51,15 @@ def test_ms_ssim_of_a_small_image_uses_the_scales_that_fit():
             assert torch.allclose(ms_ssim(y, x), ms_ssim(x, y), atol=1e-5)
 
 
+def test_with_fewer_scales_the_weights_still_sum_to_one():
+    """A darker flat image has structure 1 at every scale: only the coarsest scale's likeness counts, by its share."""
+    x = torch.full((1, 1, 28, 28), 0.6)
+    likeness = ssim(x / 3, x)
+    share = SCALE_WEIGHTS[1] / (SCALE_WEIGHTS[0] + SCALE_WEIGHTS[1])
+    assert ms_ssim_scales(28, 28) == 2
+    assert torch.allclose(ms_ssim(x / 3, x), likeness**share, atol=1e-4)
+
+
 def test_ms_ssim_falls_with_noise_and_forgives_it_more_than_ssim():
     scores = [float(ms_ssim(*pair(8, 1, 64, 64, noise=n)).mean()) for n in (0.02, 0.1, 0.3)]
     assert scores == sorted(scores, reverse=True)

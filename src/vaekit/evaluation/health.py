@@ -64,8 +64,8 @@ def _codes(metrics: Metrics) -> Iterator[Finding]:
     elif unused > UNUSED_SHARE * dims:
         yield Finding(
             "unused dimensions",
-            f"{unused} of {dims} dimensions are unused (posterior collapse): try objective.free_bits=0.1 or a slower β, "
-            f"objective.beta={{kind: linear, over: 20}}; or model.latent_dim={max(1, dims - unused)}, "
+            f"{unused} of {dims} dimensions are unused (posterior collapse): try objective.free_bits=0.1 or a slower β "
+            f"(objective.beta={{kind: linear, over: 20}}); or model.latent_dim={max(1, dims - unused)}, "
             "if the reconstructions are good enough",
         )
     without, distortion = metrics.get("distortion_without_code_nats"), metrics.get("distortion_nats")
@@ -73,7 +73,7 @@ def _codes(metrics: Metrics) -> Iterator[Finding]:
         yield Finding(
             "costly code",
             f"the code costs {rate:.1f} nats but saves only {without - distortion:.1f} nats of distortion "
-            f"({without:.1f} without it, {distortion:.1f} with it): raise objective.beta towards 1, or train for longer",
+            f"({without:.1f} without it, {distortion:.1f} with it): raise objective.beta towards 1, or train longer",
         )
 
 
