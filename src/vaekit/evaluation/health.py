@@ -98,7 +98,8 @@ def _decoder(metrics: Metrics) -> Iterator[Finding]:
 def _prior(metrics: Metrics) -> Iterator[Finding]:
     reasons = []
     gap, rate = metrics.get("aggregate_kl_nats", 0.0), metrics.get("rate_nats", math.inf)
-    if gap > AGGREGATE_NATS and gap > AGGREGATE_SHARE * rate:
+    far = gap > AGGREGATE_NATS and gap > AGGREGATE_SHARE * rate
+    if far:
         reasons.append(f"their moments differ by {gap:.1f} nats, of a rate of {rate:.1f}")
     name, found = _frechet(metrics)
     if {"real", "reconstructions", "prior_samples"} <= found.keys():
@@ -110,7 +111,8 @@ def _prior(metrics: Metrics) -> Iterator[Finding]:
     if reasons:
         yield Finding(
             "prior",
-            f"prior samples are far from the aggregate posterior ({'; '.join(reasons)}): "
+            f"prior samples are far {'from the aggregate posterior' if far else 'less real than reconstructions'} "
+            f"({'; '.join(reasons)}): "
             "try a sampler fitted to the codes (the mixture sampler), a richer model.prior, or a larger objective.beta",
         )
 
