@@ -24,6 +24,7 @@ def one_thread():
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VAEKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VAEKIT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("VAEKIT_WEIGHTS", str(tmp_path / "weights"))
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ LEVELS = {
     2: ["networks", "data", "checkpoint"],
     3: ["conditionals", "priors"],
     4: ["models", "objectives"],
-    5: ["build"],
-    6: ["check", "training", "evaluation", "plots"],
+    5: ["build", "evaluation"],
+    6: ["check", "training", "plots"],
     7: ["trained"],
     8: ["runs", "doctor", "inference"],
-    9: ["pictures", "reconstructions", "anomalies", "compare", "sweep"],
+    9: ["pictures", "reconstructions", "anomalies", "compare", "sweep", "quality"],
     10: ["cli"],
 }
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
@@ -59,6 +59,10 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_no_pickle_and_no_torchvision(path):
     text = path.read_text()
+    if path == SOURCE / "evaluation" / "weights.py":  # published weights come as torch files: read as tensors alone
+        safe = 'torch.load(io.BytesIO(data), "cpu", weights_only=True)'
+        assert text.count("torch.load(") == text.count(safe) == 1
+        text = text.replace(safe, "")
     for forbidden in ("torchvision", "import pickle", "torch.load(", "torch.save(", "yaml.load("):
         assert forbidden not in text or f'"{forbidden}' in text or "layout" in text.split(forbidden)[1][:40]
 
@@ -72,7 +76,8 @@ class Refuse:
         if name.split(".")[0] in {"pydantic", "yaml", "typer", "rich", "PIL", "matplotlib", "sklearn", "pooch"}:
             raise ImportError(f"{name} is not on this machine")
 sys.meta_path.insert(0, Refuse())
-import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.evaluation.evaluate, vaekit.checkpoint
+import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.checkpoint
+import vaekit.evaluation.report, vaekit.evaluation.health, vaekit.evaluation.features
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,9 @@ from vaekit.config.schema import Config
 from vaekit.data.dataset import Dataset, Splits, load_splits
 from vaekit.errors import BusyError, ConfigError
 from vaekit.evaluation.evaluate import Metrics, evaluate_model, expected_seconds
-from vaekit.evaluation.report import write_reports
+from vaekit.evaluation.health import Finding, diagnose
+from vaekit.evaluation.lpips import load_lpips, lpips_unavailable
+from vaekit.evaluation.report import read_metrics, write_reports
 from vaekit.trained import Trained, load
 from vaekit.training.device import choose_device, differences, environment
 from vaekit.training.loggers import Logger, build_loggers
@@ -242,10 +243,15 @@ def evaluate(
     which: str = "best",
     device: str = "auto",
     data_dir: str | None = None,
+    lpips_weights: Path | None = None,
     announce: Callable[[str], None] = lambda text: None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Metrics:
-    """The metrics of a run on a split, also written to reports/; `samples` is K of the importance-weighted bound."""
+    """The metrics of a run on a split, also written to reports/; `samples` is K of the importance-weighted bound.
+
+    `lpips_weights` is the folder of the two files that LPIPS needs, where it is not $VAEKIT_WEIGHTS.
+    """
+    lpips = load_lpips(lpips_weights)
     trained = load(run, which=which, device=device)
     dataset = dataset_of(trained, split, data_dir)
     seconds = expected_seconds(trained.model, dataset, trained.pixels, samples, seed)
@@ -257,10 +263,12 @@ def evaluate(
         samples=samples,
         seed=seed,
         content_size=trained.content_size,
+        lpips=lpips,
         progress=progress,
         say=announce,
     )
     facts = {"split": split, "checkpoint": locate(Path(run), which).name}
+    facts |= {} if lpips else {"lpips_unavailable": lpips_unavailable(lpips_weights)}
     write_reports(run_folder(Path(run)), evaluation, facts)
     return {**evaluation.metrics, **facts}
 
@@ -278,16 +286,19 @@ def known_metrics(
 
     `samples`, K of the bound, must be the one of the report then; None takes what is there, else K = 100.
     """
-    written = run_folder(Path(run)) / "reports" / "metrics.json"
     checkpoint = locate(Path(run), which).name
-    try:
-        metrics = json.loads(written.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # absent or damaged: it is only a report
-        metrics = {}
+    metrics = read_metrics(run_folder(Path(run)))
     current = metrics.get("checkpoint") == checkpoint and metrics.get("split") == "test"
     if current and samples in (None, metrics.get("nll_samples", samples)):
-        return dict(metrics)
+        return metrics
     return evaluate(run, samples=samples or 100, which=which, device=device, data_dir=data_dir, announce=announce)
+
+
+def health(run: str | Path, metrics: Metrics | None = None, *, which: str = "best") -> list[Finding]:
+    """What looks wrong with a run, by these metrics (by default those in its reports/) and its whole history."""
+    folder = locate(Path(run), "latest" if which == "best" else which)  # the best checkpoint may be of mid-training
+    history = load_checkpoint(folder, ()).state["progress"]["history"]
+    return diagnose(read_metrics(run_folder(Path(run))) | (metrics or {}), history)
 
 
 def run_folder(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vaekit.cli import compare_commands, console, data_commands, inference_commands
+from vaekit.cli import compare_commands, console, data_commands, inference_commands, quality_commands
 from vaekit.cli.options import DataDir, Device, Overrides, Run, Which
 from vaekit.errors import VaekitError, is_out_of_memory
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.add_typer(inference_commands.app)
 app.add_typer(compare_commands.app)
+quality_commands.register(app)
 
 
 @app.command()
@@ -58,14 +59,17 @@ def evaluate(
     samples: Annotated[int, typer.Option("--samples", "-k", min=1, max=100_000, help="K of the bound.")] = 100,
     split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the binarisation and of the codes.")] = 0,
+    lpips_weights: Annotated[
+        Path | None, typer.Option("--lpips-weights", help="Folder with its two files.", show_default="$VAEKIT_WEIGHTS")
+    ] = None,
     which: Which = "best",
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, active units."""
+    """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, MS-SSIM, LPIPS, active units, and a diagnosis."""
     from vaekit.evaluation.evaluate import headline
     from vaekit.runs import evaluate as evaluate_run
-    from vaekit.runs import run_folder
+    from vaekit.runs import health, run_folder
 
     with console.Bar("evaluating") as bar:
         metrics = evaluate_run(
@@ -76,6 +80,7 @@ def evaluate(
             which=which,
             device=device,
             data_dir=data_dir,
+            lpips_weights=lpips_weights,
             announce=console.say,
             progress=bar.share,
         )
@@ -84,6 +89,10 @@ def evaluate(
     )
     console.table(title, headline(metrics))
     console.say(f"all numbers, and KL per dimension: {run_folder(run) / 'reports'}")
+    if "lpips_unavailable" in metrics:
+        console.say(f"for LPIPS, {metrics['lpips_unavailable']}")
+    for finding in health(run, metrics):
+        console.say(f"health: {finding.text}")
 
 
 @app.command()

@@ -16,9 +16,10 @@ from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels, content_of
 from vaekit.errors import DataError
-from vaekit.evaluation.latents import LatentUse, latent_use
+from vaekit.evaluation.latents import LatentUse, aggregate_kl_nats, latent_use
 from vaekit.evaluation.likelihood import Bounds, bounds
-from vaekit.evaluation.quality import psnr, ssim
+from vaekit.evaluation.lpips import Lpips
+from vaekit.evaluation.quality import SCALE_WEIGHTS, ms_ssim, ms_ssim_scales, psnr, ssim
 from vaekit.models import VAE, Model
 from vaekit.noise import no_noise
 
@@ -54,13 +55,14 @@ def evaluate_model(
     samples: int = 100,
     seed: int = 0,
     content_size: tuple[int, int] | None = None,
+    lpips: Lpips | None = None,
     progress: Callable[[float], None] = lambda share: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
-    """Bounds, bits/dim, PSNR, SSIM and latent use over the data set, every image once.
+    """Bounds, bits/dim, PSNR, SSIM, MS-SSIM and latent use over the data set, every image once; LPIPS where given.
 
-    `samples` is K of the importance-weighted bound; `content_size`, (height, width) without padding, is what bits/dim,
-    PSNR and SSIM count. The model is put into evaluation mode. DataError for an empty data set.
+    `samples` is K of the importance-weighted bound; `content_size`, (height, width) without padding, is what bits/dim
+    and the scores of reconstructions count. The model is put into evaluation mode. DataError for an empty data set.
     """
     if len(dataset) == 0:
         raise DataError("there are no images to evaluate on; give the split some, or evaluate another with --split")
@@ -74,7 +76,8 @@ def evaluate_model(
         metrics |= _bound_metrics(found, model.likelihood, pixels, dataset.shape[0] * math.prod(content))
         active = int(use.active.sum())
         metrics |= {"active_units": active, "latent_dim": len(use.active)}
-    metrics |= _reconstruction_metrics(model, dataset, pixels, content, seed)
+        metrics |= {"aggregate_kl_nats": aggregate_kl_nats(use, model.prior())}
+    metrics |= _reconstruction_metrics(model, dataset, pixels, content, seed, lpips)
     metrics |= {
         "images": len(dataset),
         "seed": seed,
@@ -125,23 +128,27 @@ def bits_offset(measure: str, dequantized: bool) -> float | None:
 
 @torch.no_grad()
 def _reconstruction_metrics(
-    model: Model, dataset: Dataset, pixels: Pixels, content: tuple[int, int], seed: int
+    model: Model, dataset: Dataset, pixels: Pixels, content: tuple[int, int], seed: int, lpips: Lpips | None
 ) -> Metrics:
     """Decoded mean at the mean code against the 8-bit image, without padding, whatever noise the model was shown."""
     device = next(model.parameters()).device
-    sums = dict.fromkeys(("psnr_db", "ssim", "distortion_nats"), 0.0)
+    scores = {"psnr_db": psnr, "ssim": ssim, "ms_ssim": ms_ssim} | ({"lpips": lpips.to(device)} if lpips else {})
+    sums = dict.fromkeys((*scores, "distortion_nats", "distortion_without_code_nats"), 0.0)
     for start, images in in_order(dataset, 250):
         x = pixels.for_evaluation(images.to(device), start, seed)
         trace = model(x, 1, no_noise)
         decoded, target = trace.px.mean[0].clamp(0, 1).float(), images.to(device).float() / 255
         decoded, target = content_of(decoded, content), content_of(target, content)  # padding is too easy to count
-        sums["psnr_db"] += float(psnr(decoded, target).double().sum())
-        sums["ssim"] += float(ssim(decoded, target).double().sum())
+        for name, score in scores.items():
+            sums[name] += float(score(decoded, target).double().sum())
         sums["distortion_nats"] -= float(trace.log_px.double().sum())
+        if isinstance(model, VAE):
+            without = model.decode(model.prior().mean.expand(1, len(x), -1))
+            sums["distortion_without_code_nats"] -= float(without.log_prob(x).double().sum())
     means: Metrics = {name: total / len(dataset) for name, total in sums.items()}
-    if isinstance(model, VAE):
-        del means["distortion_nats"]  # the bounds have it, averaged over the posterior
-    return means
+    # the bounds have a VAE's distortion, averaged over the posterior; an autoencoder has no prior mean to decode
+    del means["distortion_nats" if isinstance(model, VAE) else "distortion_without_code_nats"]
+    return means | {"ms_ssim_scales": ms_ssim_scales(*content)} | ({"lpips_sha256": lpips.sha256} if lpips else {})
 
 
 def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -164,6 +171,11 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     add("effective_samples", "effective samples", "{:.1f}")
     add("psnr_db", "PSNR of reconstructions", "{:.2f} dB")
     add("ssim", "SSIM of reconstructions", "{:.3f}")
+    if "ms_ssim" in metrics:
+        scales = f"{metrics['ms_ssim_scales']} of {len(SCALE_WEIGHTS)} scales"
+        rows.append(("MS-SSIM of reconstructions", f"{metrics['ms_ssim']:.3f} ({scales})"))
+    if "lpips" in metrics or "lpips_unavailable" in metrics:
+        rows.append(("LPIPS of reconstructions", f"{metrics['lpips']:.4f}" if "lpips" in metrics else "unavailable"))
     if "active_units" in metrics:
         rows.append(("active units", f"{metrics['active_units']} of {metrics['latent_dim']}"))
     return rows

@@ -11,6 +11,9 @@ from typing import Any
 
 from vaekit.checkpoint import write_text_atomically
 from vaekit.evaluation.evaluate import Evaluation, Metrics
+from vaekit.evaluation.score import Score
+
+QUALITY = ("quality_", "inception_", "proxy_", "random_")  # how the metrics of `write_quality` begin
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
@@ -23,13 +26,37 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
     """Write all of them; `facts` (split, checkpoint …) are added to the metrics. Returns metrics.json's path."""
     folder = run / "reports"
-    metrics = {**evaluation.metrics, **facts}
-    path = folder / "metrics.json"
-    write_text_atomically(path, json.dumps(metrics, indent=1) + "\n")
-    write_text_atomically(folder / "metrics.csv", csv_text([("metric", "value"), *metrics.items()]))
+    before = {key: value for key, value in read_metrics(run).items() if key.startswith(QUALITY)}
+    kept = before if before.get("quality_checkpoint") == facts.get("checkpoint") else {}  # of other weights: stale
+    path = _write_metrics(run, {**evaluation.metrics, **facts, **kept})
     use = evaluation.latents
     if use is not None:
         header = ("dimension", "kl_nats", "mean_variance", "active")
         columns = zip(use.kl_nats.tolist(), use.mean_variance.tolist(), use.active.tolist(), strict=True)
         write_text_atomically(folder / "latents.csv", csv_text([header, *((i, *row) for i, row in enumerate(columns))]))
+    return path
+
+
+def read_metrics(run: Path) -> Metrics:
+    """What reports/metrics.json holds; nothing where it is absent or damaged."""
+    try:
+        found = json.loads((run / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_metrics(run: Path, metrics: Metrics) -> Path:
+    path = run / "reports" / "metrics.json"
+    write_text_atomically(path, json.dumps(metrics, indent=1) + "\n")
+    write_text_atomically(path.with_suffix(".csv"), csv_text([("metric", "value"), *metrics.items()]))
+    return path
+
+
+def write_quality(run: Path, rows: Sequence[Score], metrics: Metrics) -> Path:
+    """Write reports/quality.csv, and put `metrics` beside the others in metrics.json; returns the table's path."""
+    path = run / "reports" / "quality.csv"
+    write_text_atomically(path, csv_text([Score._fields, *rows]))
+    others = {key: value for key, value in read_metrics(run).items() if not key.startswith(QUALITY)}
+    _write_metrics(run, {**others, **metrics})
     return path

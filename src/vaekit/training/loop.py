@@ -22,6 +22,7 @@ from vaekit.data.dataset import Splits
 from vaekit.data.feed import Feed
 from vaekit.data.pixels import Pixels
 from vaekit.errors import CheckpointError, DataError, NumericalError
+from vaekit.evaluation.health import Watch
 from vaekit.noise import derived_seed
 from vaekit.training.acceleration import (
     Captured,
@@ -90,6 +91,7 @@ class Trainer:
         self.counters = Counters(self.device)
         self.progress = Progress()
         self.choices: Choices | None = None
+        self.watch = Watch()
         self._assemble()
 
     def _assemble(self) -> None:
@@ -331,6 +333,8 @@ class Trainer:
         self.progress.history.append(row)
         count = self.config.logging.images
         self.logger.validated(row, lambda: pictures_of(self.ema.model, dataset, self.pixels, self.device, count, seed))
+        for news in self.watch.news(self.ema.model, dataset, self.pixels, seed, self.progress.history):
+            self.logger.message(news)
         return self._judge(step, values["selection"])
 
     def _judge(self, step: int, value: float) -> bool:

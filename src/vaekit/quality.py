@@ -1,0 +1,149 @@
+"""How good the samples and reconstructions of a run are, beside real images: `reports/quality.csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaekit.checkpoint import locate
+from vaekit.data.dataset import Dataset, load_splits
+from vaekit.data.pixels import content_of
+from vaekit.errors import ConfigError, DataError
+from vaekit.evaluation.features import accuracy, extractor_for
+from vaekit.evaluation.report import write_quality
+from vaekit.evaluation.score import Score, Source, score_metrics, score_sources
+from vaekit.models import VAE
+from vaekit.noise import BlockNoise, derived_seed, no_noise
+from vaekit.runs import run_folder
+from vaekit.trained import BATCH, Trained, load
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The table, what compared the images, the flat metrics that were written, and where the table is."""
+
+    rows: list[Score]
+    extractor: str
+    metrics: dict[str, Any]
+    path: Path
+
+
+def quality(
+    run: str | Path,
+    *,
+    count: int = 2000,
+    seed: int = 0,
+    sources: Mapping[str, Source] | None = None,
+    drawn: bool = False,
+    weights: Path | None = None,
+    which: str = "best",
+    device: str = "auto",
+    data_dir: str | None = None,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Quality:
+    """Score real images, reconstructions, prior samples and `sources` against as many real test images.
+
+    The test set is cut in two: one part is what all are compared with, the other is the row of real images and what
+    is reconstructed, for a set that is compared with its own reconstructions looks better than real. Images are
+    decoded means, as everywhere; `drawn` adds rows of draws from p(x | z). `sources` are further rows by name: a
+    function of a count that gives images (N, C, H, W) in [0, 1]. Every row has `count` images, fewer where the data
+    has not as many, since distances depend on it. Written to reports/quality.csv and among the metrics.
+    """
+    if weights is not None and not weights.is_dir():
+        raise ConfigError(f"--weights {weights} is no folder; give the folder that holds the weight files")
+    trained = load(run, which=which, device=device)
+    data = trained.config.data
+    splits = load_splits(replace(data, root=data_dir) if data_dir else data)
+    real, other = held_out_halves(splits.test, splits.validation, count, seed)
+    count = len(real)
+    size = trained.content_size
+    extractor = extractor_for(
+        splits.train, splits.facts["fingerprint"], size, weights=weights, device=trained.device, announce=announce
+    )
+    every = {**sources_of(trained, other, seed, drawn), **(sources or {})}
+    announce(f"{len(every)} sources of {count:,} images against {count:,} test images, by {extractor.about}")
+    rows = list(score_sources(extractor, content_of(real, size), every))
+    metrics = {
+        **score_metrics(extractor, rows),
+        "quality_features": extractor.name,
+        "quality_images": count,
+        "quality_seed": seed,
+        "quality_checkpoint": locate(Path(run), which).name,
+    }
+    if (share := accuracy(extractor, splits.test, size)) is not None:
+        metrics["quality_proxy_accuracy"] = share
+    if extractor.sha256:
+        metrics["quality_weights_sha256"] = extractor.sha256
+    return Quality(rows, extractor.about, metrics, write_quality(run_folder(Path(run)), rows, metrics))
+
+
+def sources_of(trained: Trained, images: Tensor, seed: int, drawn: bool = False) -> dict[str, Source]:
+    """These uint8 images, their reconstructions, and prior samples where there is a prior: decoded means, and draws."""
+    found: dict[str, Source] = {
+        "real": lambda n: trained.cropped(images[:n]).float() / 255,
+        "reconstructions": lambda n: _reconstructed(trained, images[:n], None),
+    }
+    if drawn:
+        found["reconstructions_drawn"] = lambda n: _reconstructed(trained, images[:n], seed)
+    if isinstance(trained.model, VAE):
+        found["prior_samples"] = lambda n: trained.cropped(trained.sample_means(n, seed=seed)).cpu()
+        if drawn:
+            found["prior_samples_drawn"] = lambda n: _prior_draws(trained, n, seed)
+    return found
+
+
+def held_out_halves(test: Dataset, validation: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two sets of `count` uint8 images without a common one, by the seed; fewer where the data has not as many.
+
+    Of the test set alone if it is large enough, else of test and validation set together. DataError without a test set.
+    """
+    if len(test) == 0:
+        raise DataError("the test set is empty, so there is nothing to compare with; set data.test")
+    parts = [test] if len(test) >= 2 * count else [test, validation]
+    total = sum(len(part) for part in parts)
+    count = min(count, total // 2)
+    generator = torch.Generator().manual_seed(derived_seed(seed, "quality"))
+    order = torch.randperm(total, generator=generator)
+    halves = (half.sort().values for half in (order[:count], order[count : 2 * count]))
+    first, second = (
+        torch.cat([test.images[rows[rows < len(test)]], validation.images[rows[rows >= len(test)] - len(test)]])
+        for rows in halves
+    )
+    return first, second
+
+
+@torch.no_grad()
+def _reconstructed(trained: Trained, images: Tensor, seed: int | None) -> Tensor:
+    """Decoded means of the mean codes, or one draw from each p(x | z)."""
+    parts = []
+    with _seeded(seed):
+        for part in images.split(BATCH):
+            px = trained.model(trained.pixels.of_loose_images(part.to(trained.device)), 1, no_noise).px
+            parts.append((px.mean if seed is None else px.sample())[0].cpu())
+    return trained.cropped(torch.cat(parts))
+
+
+@torch.no_grad()
+def _prior_draws(trained: Trained, count: int, seed: int) -> Tensor:
+    assert isinstance(trained.model, VAE)
+    parts = []
+    with _seeded(seed):
+        for first in range(0, count, BATCH):
+            px = trained.model.generate(min(BATCH, count - first), BlockNoise(seed, first))
+            parts.append(px.sample().cpu())
+    return trained.cropped(torch.cat(parts))
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """torch's generator starts from the seed, and is as it was afterwards."""
+    with torch.random.fork_rng():
+        if seed is not None:
+            torch.manual_seed(derived_seed(seed, "draws"))
+        yield

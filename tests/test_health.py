@@ -1,0 +1,152 @@
+"""Each diagnosis speaks in the case that it is for, with its numbers, and a healthy model hears nothing."""
+
+import math
+import shutil
+
+import pytest
+import torch
+from small_runs import SIZES
+
+from vaekit.config.load import load_config
+from vaekit.evaluation.evaluate import evaluate_model
+from vaekit.evaluation.health import Finding, Watch, diagnose
+from vaekit.evaluation.latents import LatentUse, aggregate_kl_nats
+from vaekit.priors import StandardNormal
+from vaekit.runs import dataset_of, health, train
+from vaekit.trained import load
+
+HEALTHY = {
+    "elbo_nats": -92.3, "rate_nats": 26.7, "distortion_nats": 65.6, "distortion_without_code_nats": 287.0,
+    "active_units": 26, "latent_dim": 40, "aggregate_kl_nats": 0.05, "quality_features": "proxy",
+    "proxy_frechet_real": 0.4, "proxy_frechet_reconstructions": 0.9, "proxy_frechet_prior_samples": 2.0,
+}  # fmt: skip
+
+
+def rows(trained, held, skipped=0):
+    made = []
+    for i, (a, b) in enumerate(zip(trained, held, strict=True)):
+        made.append({"step": 100 * (i + 1), "split": "train", "elbo": a, "skipped": skipped})
+        made.append({"step": 100 * (i + 1), "split": "validation", "elbo": b, "skipped": skipped})
+    return made
+
+
+FINE = rows([-200.0, -110.0, -95.0, -91.0], [-150.0, -108.0, -95.0, -92.5])
+
+
+def test_a_healthy_model_hears_nothing():
+    assert diagnose(HEALTHY, FINE) == []
+    assert diagnose({}, []) == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "metrics", "history", "numbers"),
+    [
+        ("unused dimensions", {"active_units": 9, "latent_dim": 32}, FINE, ["23 of 32", "objective.free_bits=0.1"]),
+        ("no code", {"rate_nats": 0.03, "active_units": 0}, FINE, ["0.03", "objective.beta"]),
+        ("costly code", {"distortion_without_code_nats": 80.0}, FINE, ["26.7", "14.4", "65.6"]),
+        ("prior", {"aggregate_kl_nats": 7.9}, FINE, ["7.9", "26.7", "mixture sampler"]),
+        ("prior", {"proxy_frechet_prior_samples": 9.0}, FINE, ["9.0", "0.9"]),
+        ("reconstructions", {"proxy_frechet_reconstructions": 5.0}, FINE, ["5.0", "0.4", "latent_dim"]),
+        ("not finite", {"elbo_nats": math.nan}, FINE, ["elbo_nats"]),
+        ("skipped updates", {}, rows([-200, -90], [-150, -91], skipped=3), ["3 of 200", "learning_rate"]),
+        ("overfitting", {}, rows([-200, -100, -80, -70], [-150, -101, -100, -112]), ["-100.00", "-112.00"]),
+        ("overfitting", {}, rows([-200, -100, -80, -70], [-150, -105, -100, -100]), ["-70.00", "-100.00", "30.00"]),
+    ],
+)
+def test_each_diagnosis_speaks_alone_and_gives_its_numbers(topic, metrics, history, numbers):
+    (finding,) = diagnose(HEALTHY | metrics, history)
+    assert finding.topic == topic
+    assert all(number in finding.text for number in numbers), finding.text
+    assert "\n" not in finding.text
+
+
+def test_a_small_gap_and_a_small_gain_are_not_overfitting():
+    assert diagnose(HEALTHY, rows([-36.0, -24.4, -24.2], [-25.0, -24.6, -24.5])) == []
+
+
+def test_advice_names_options_that_exist():
+    """Every section.key=value in a text is accepted by the config."""
+    import re
+
+    texts = [f.text for f in diagnose({"rate_nats": 0.1, "latent_dim": 8})]
+    texts += [f.text for f in diagnose(HEALTHY | {"active_units": 1})]
+    texts += [f.text for f in diagnose(HEALTHY, rows([-200, -70], [-150, -112], skipped=1))]
+    said = [word for t in texts for word in re.findall(r"(?:objective|model|training|data)\.\w+=(?:\{.*?\}|[\w.]+)", t)]
+    assert len(said) >= 5
+    for override in said:
+        load_config("digits", [override])
+
+
+def test_aggregate_gap_is_the_kl_of_the_moments():
+    prior = StandardNormal(3)()
+    torch.manual_seed(0)
+    means = torch.randn(200_000, 3, dtype=torch.float64) * 0.6
+    use = LatentUse(torch.zeros(3), means.var(0), means, torch.full((3,), 1 - 0.36, dtype=torch.float64))
+    assert aggregate_kl_nats(use, prior) == pytest.approx(0, abs=1e-3)  # variances add up to the prior's
+    shifted = use.__class__(use.kl_nats, use.mean_variance, means + 2, use.posterior_variance)
+    assert aggregate_kl_nats(shifted, prior) == pytest.approx(3 * 2.0, rel=0.01)  # 2² / 2 each
+    narrow = use.__class__(use.kl_nats, use.mean_variance, means, torch.zeros(3, dtype=torch.float64))
+    each = 0.5 * (0.36 - 1 - math.log(0.36))
+    assert aggregate_kl_nats(narrow, prior) == pytest.approx(3 * each, rel=0.01)
+    tied = means[:, :1].expand(-1, 3)  # each dimension fits the prior, but they are one
+    joint = 0.64 * torch.eye(3, dtype=torch.float64) + 0.36 * torch.ones(3, 3, dtype=torch.float64)
+    found = aggregate_kl_nats(use.__class__(use.kl_nats, use.mean_variance, tied, use.posterior_variance), prior)
+    assert found == pytest.approx(-0.5 * float(torch.logdet(joint)), rel=0.02)
+
+
+def test_few_images_do_not_look_like_a_gap():
+    prior = StandardNormal(20)()
+    gaps = []
+    for seed in range(20):
+        means = torch.randn(100, 20, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        use = LatentUse(torch.zeros(20), means.var(0), means, torch.zeros(20, dtype=torch.float64))
+        gaps.append(aggregate_kl_nats(use, prior))
+    assert max(gaps) < 1
+
+
+def test_what_a_code_saves_is_measured(digits_run):
+    trained = load(digits_run)
+    data = dataset_of(trained, "test", None)
+    metrics = evaluate_model(trained.model, data, trained.pixels, samples=2).metrics
+    with torch.no_grad():
+        middle = trained.model.decode(torch.zeros(len(data), trained.latent_dim))
+    x = trained.pixels.for_evaluation(data.images, 0, 0)
+    assert metrics["distortion_without_code_nats"] == pytest.approx(float(-middle.log_prob(x).mean()), rel=1e-5)
+
+
+def test_a_watch_speaks_once_when_something_changes():
+    a, b, other = Finding("a", "23 of 32"), Finding("a", "24 of 32"), Finding("b", "gap")
+    watch = Watch()
+    assert watch.heard([]) == []
+    assert watch.heard([a]) == ["health: 23 of 32"]
+    assert watch.heard([b]) == []  # the same trouble with another number
+    assert watch.heard([b, other]) == ["health: gap"]
+    assert watch.heard([other]) == ["health: no longer: a"]
+
+
+def test_a_collapse_is_told_while_training_and_in_the_evaluation(tmp_path, vaekit):
+    run = train("digits", *SIZES, "training.epochs=3", "objective.beta=50", out=tmp_path / "run")
+    log = (run / "logs" / "train.log").read_text()
+    assert log.count("health: the code carries") == 1  # three validations, one message
+    answer = vaekit("evaluate", run, "-k", 2)
+    assert answer.code == 0
+    assert "health: the code carries" in answer.out
+    assert any(f.topic == "no code" for f in health(run))
+
+
+def test_watching_changes_nothing(tmp_path, monkeypatch):
+    """A run's files are the same with and without the watch."""
+    from small_runs import what_is_left
+
+    watched = train("digits", *SIZES, "training.epochs=2", out=tmp_path / "a")
+    monkeypatch.setattr(Watch, "news", lambda *arguments: [])
+    alone = train("digits", *SIZES, "training.epochs=2", out=tmp_path / "b")
+    assert what_is_left(watched) == what_is_left(alone)
+
+
+def test_an_autoencoder_is_not_told_about_codes(tmp_path, vaekit):
+    run = train("digits", *SIZES, "training.epochs=1", "model.kind=autoencoder", out=tmp_path / "run")
+    answer = vaekit("evaluate", run)
+    assert answer.code == 0 and "the code" not in answer.out
+    shutil.rmtree(run / "reports")
+    assert health(run) == []
