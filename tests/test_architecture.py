@@ -17,9 +17,10 @@ LEVELS = {
     5: ["build"],
     6: ["check", "training", "evaluation", "plots"],
     7: ["trained"],
-    8: ["runs", "doctor"],
+    8: ["runs", "doctor", "sampling", "posthoc"],
     9: ["pictures"],
-    10: ["cli"],
+    10: ["latentspace"],
+    11: ["cli"],
 }
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 FILES = sorted(SOURCE.rglob("*.py"))

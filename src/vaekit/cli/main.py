@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vaekit.cli import console, data_commands
+from vaekit.cli import console, data_commands, latent_commands
 from vaekit.cli.options import DataDir, Device, Overrides, Run, Which
 from vaekit.errors import VaekitError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands.app, name="data")
+app.add_typer(latent_commands.app)
 
 
 @app.command()
@@ -82,23 +83,6 @@ def evaluate(
     )
     console.table(title, headline(metrics))
     console.say(f"all numbers, and KL per dimension: {run_folder(run) / 'reports'}")
-
-
-@app.command()
-def sample(
-    run: Run,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 100,
-    temperature: Annotated[float, typer.Option("--temperature", min=0, help="Spread of the codes.")] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    arrays: Annotated[bool, typer.Option("--save-arrays", help="Also samples/prior_samples.npy.")] = False,
-    which: Which = "best",
-    device: Device = "auto",
-) -> None:
-    """Images decoded from codes of the prior."""
-    from vaekit.pictures import sample_run
-
-    for path in sample_run(run, count, temperature=temperature, seed=seed, arrays=arrays, which=which, device=device):
-        console.say(str(path))
 
 
 @app.command()

@@ -1,6 +1,30 @@
-"""Every picture: grids of images, and curves."""
+"""Every picture: grids of images, curves, and the latent space."""
 
 from vaekit.plots.curves import loss_curves, save_figure
 from vaekit.plots.grids import image_grid, reconstruction_rows, rows_of, save_picture, to_bytes
+from vaekit.plots.latent import (
+    MOST_HISTOGRAMS,
+    correlation_matrix,
+    histograms,
+    kl_bars,
+    labelled_grid,
+    save_animation,
+    scatter,
+)
 
-__all__ = ["image_grid", "loss_curves", "reconstruction_rows", "rows_of", "save_figure", "save_picture", "to_bytes"]
+__all__ = [
+    "MOST_HISTOGRAMS",
+    "correlation_matrix",
+    "histograms",
+    "image_grid",
+    "kl_bars",
+    "labelled_grid",
+    "loss_curves",
+    "reconstruction_rows",
+    "rows_of",
+    "save_animation",
+    "save_figure",
+    "save_picture",
+    "scatter",
+    "to_bytes",
+]
