@@ -52,6 +52,10 @@ def sample(
     ways = {"--near": near is not None, "--grid": grid or quantiles, "--sampler": sampler != "prior"}
     if len(asked := [name for name, given in ways.items() if given]) > 1:
         raise ConfigError(f"{' and '.join(asked)} cannot be had at once; choose one of them")
+    if spread is not None and near is None:
+        raise ConfigError("--spread is a distance from an image; name the image with --near")
+    if refit and sampler == "prior":
+        raise ConfigError("--refit needs a sampler that is fitted; choose one with --sampler mixture or flow")
     opened = _open(run, which, device, data_dir, every)
     if near is not None:
         _show(draw_near(opened, near, count, spread=spread, temperature=temperature, seed=seed, arrays=arrays))
@@ -146,6 +150,8 @@ def attribute(
     """Move images along the mean code with a class minus the mean code without it."""
     from vaekit.latentspace import walk_attribute
 
+    if not name:
+        raise ConfigError("an attribute is what one class has and the others lack; name the class with --class")
     opened = _open(run, which, device, data_dir, every)
     _show(walk_attribute(opened, name, images or (), steps=steps, reach=reach, arrays=arrays))
 

@@ -23,7 +23,8 @@ from vaekit.latentspace.opened import Array, Made, OpenRun
 from vaekit.latentspace.samples import aggregate_samples
 from vaekit.pictures import save_array
 
-TSNE_LIMIT = 2000  # points: t-SNE of more takes longer than one wants to wait
+TSNE_LIMIT = 1000  # points, and steps: more take longer than one wants to wait
+TSNE_STEPS = 500
 TSNE_PERPLEXITY = 30.0
 FILES_AT_ONCE = 256
 MOST_NAMED = 10
@@ -162,12 +163,14 @@ def principal_plane(codes: Array) -> Projected:
 
 
 def neighbour_embedding(codes: Array) -> Projected:
-    """t-SNE of at most 2,000 codes: near stays near, far means little. van der Maaten & Hinton 2008, JMLR 9"""
+    """t-SNE of at most 1,000 codes: near stays near, far means little. van der Maaten & Hinton 2008, JMLR 9"""
     from sklearn.manifold import TSNE
 
     chosen = np.linspace(0, len(codes) - 1, min(len(codes), TSNE_LIMIT)).astype(int)
     perplexity = min(TSNE_PERPLEXITY, (len(chosen) - 1) / 3)
-    points = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(codes[chosen].astype(np.float32))
+    points = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=TSNE_STEPS).fit_transform(
+        codes[chosen].astype(np.float32)
+    )
     return points, ("t-SNE 1", "t-SNE 2"), "t-SNE", chosen
 
 
@@ -214,7 +217,7 @@ def _write_csv(path: Path, names: Sequence[str], codes: Array) -> None:
 
 def _write_npz(path: Path, names: Sequence[str], codes: Array) -> None:
     with path.open("wb") as file:
-        np.savez(file, file=np.array(names), codes=codes)
+        np.savez(file, names=np.array(names), codes=codes)
 
 
 def _write_parquet(path: Path, names: Sequence[str], codes: Array) -> None:

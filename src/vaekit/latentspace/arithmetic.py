@@ -12,7 +12,7 @@ import torch
 from vaekit import plots, sampling
 from vaekit.data.dataset import Dataset
 from vaekit.data.store import find_images
-from vaekit.errors import DataError
+from vaekit.errors import ConfigError, DataError
 from vaekit.latentspace.opened import Array, Made, OpenRun
 from vaekit.pictures import save_array
 
@@ -33,10 +33,10 @@ def add_up(
 ) -> Made:
     """grids/arithmetic.png: base + Σ plus - Σ minus. A term is a file, a folder (the mean of its images) or class:NAME.
 
-    DataError, after the picture of the others is written, is the caller's to raise from `failures`.
+    DataError naming every term that cannot be had: a sum without one of its terms is another sum.
     """
     if not plus and not minus and base is None:
-        raise DataError("there is nothing to add up; give --plus and --minus, each a file, a folder or class:NAME")
+        raise ConfigError("there is nothing to add up; give --plus and --minus, each a file, a folder or class:NAME")
     training: list[tuple[Dataset, Array]] = []  # encoded once, where a class is asked for
     signed: list[tuple[str, Term]] = []
     failures: list[str] = []
@@ -46,7 +46,7 @@ def add_up(
                 signed.append((sign, _term(opened, word, training)))
             except DataError as error:
                 failures.append(str(error))
-    if failures:  # a sum without one of its terms is another sum
+    if failures:
         raise DataError("; ".join(failures))
     zero = np.zeros(opened.trained.latent_dim, np.float32)
     terms = {sign: [term.code for own, term in signed if own == sign] for sign in ("", "+", "−")}
@@ -54,10 +54,11 @@ def add_up(
     decoded = opened.decoded(np.stack([*(term.code for _, term in signed), result]))
     blank = np.ones_like(decoded[:1])
     pictures = np.concatenate([*(blank if t.picture is None else t.picture for _, t in signed), blank])
+    rows = {"image": pictures, "decoded code": decoded}
+    if all(term.picture is None for _, term in signed):
+        del rows["image"]
     names = [f"{sign} {term.name}".strip() for sign, term in signed] + ["= result"]
-    sheet = plots.labelled_grid(
-        [pictures, decoded], title="latent arithmetic: " + " ".join(names), row_labels=["image", "decoded code"]
-    )
+    sheet = plots.labelled_grid(list(rows.values()), title="   ".join(names), row_labels=list(rows))
     folder = opened.folder / "grids"
     made = Made([plots.save_picture(sheet, folder / "arithmetic.png")])
     if arrays:
@@ -123,9 +124,9 @@ def walk_attribute(
     shown = opened.trained.class_names[label]
     sheet = plots.labelled_grid(
         list(rows),
-        title=f"code + t · (mean with class {shown} − mean without)",
+        title=f"class of the image; its code + t · (mean of class {shown} − mean of the others), t above each column",
         row_labels=names,
-        column_labels=["image", *(f"t = {share:+.2g}" for share in shares)],
+        column_labels=["image", *(f"{share:+.2f}" for share in shares)],
     )
     slug = "".join(letter if letter.isalnum() else "-" for letter in shown)
     made.paths.append(plots.save_picture(sheet, opened.folder / "grids" / f"attribute_{slug}.png"))

@@ -38,7 +38,7 @@ def find_neighbours(
         np.concatenate([originals[[i]], opened.originals(data.images[chosen.tolist()])])
         for i, chosen in enumerate(found.indices)
     ]
-    labels = ["image", *(f"nearest {i}" if i == 1 else str(i) for i in range(1, found.indices.shape[1] + 1))]
+    labels = ["image", *(str(i) for i in range(1, found.indices.shape[1] + 1))]
     unit = "standardised distance" if standardised else "distance"
     title = f"nearest of {len(data):,} training images, by {unit} of codes"
     sheet = plots.labelled_grid(rows, title=title, row_labels=read.names, column_labels=labels)

@@ -63,7 +63,7 @@ def pairs_of(data: Dataset, count: int, seed: int) -> Array:
         raise DataError(f"an interpolation needs two images but there are {len(data)} here; give two files")
     order = np.random.default_rng(seed).permutation(len(data))
     labels = None if data.labels is None else data.labels.numpy()
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for first in order[: count if len(data) >= 2 * count else len(data)]:
         others = order[::-1] if labels is None else order[::-1][labels[order[::-1]] != labels[first]]
         others = others[others != first]
@@ -116,7 +116,7 @@ def traverse_dims(
     decoded = opened.decoded(codes.reshape(-1, codes.shape[-1]))
     rows = list(decoded.reshape(len(chosen), steps, *decoded.shape[1:]))
     unit = "aggregate posterior" if scale.aggregate else "prior"
-    columns = [f"{share:+.2g} std" for share in np.linspace(-scale.reach, scale.reach, steps)]
+    columns = [f"{share:+.2f}" for share in np.linspace(-scale.reach, scale.reach, steps)]
     title = f"traversals around {around}; columns in standard deviations of the {unit}"
     folder, names = opened.folder / "grids", [_name(use, dim) for dim in chosen]
     sheet = plots.labelled_grid(rows, title=title, row_labels=names, column_labels=columns)

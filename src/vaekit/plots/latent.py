@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 INK = (40, 40, 40)
-LETTERS = 13  # points
+LETTERS = 12  # pixels
 LINE = 18  # pixels
 FRAME_MILLISECONDS = 90
 MOST_BARS_WITH_NAMES = 64
@@ -29,9 +30,9 @@ def labelled_grid(
     rows: Sequence[Array], *, title: str = "", row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
 ) -> Image.Image:
     """A grid of images (N, C, H, W) in [0, 1] with names to the left and above; names that would touch are left out."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font = ImageFont.load_default(LETTERS)
+    font = _font()
     grid = image_grid(rows)
     columns = max(len(row) for row in rows)
     cell_width, cell_height = (grid.width - GAP) // columns, (grid.height - GAP) // len(rows)
@@ -52,13 +53,27 @@ def labelled_grid(
     return sheet
 
 
+def _font() -> Any:
+    """matplotlib's own letters: Pillow's lack arrows, and what file names are written in."""
+    from PIL import ImageFont
+
+    found = find_spec("matplotlib")
+    try:
+        folder = Path(str(found.origin)).parent if found else Path()
+        return ImageFont.truetype(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", LETTERS)
+    except OSError:
+        return ImageFont.load_default(LETTERS)
+
+
 def save_animation(frames: Sequence[Image.Image], path: Path) -> Path:
     """Write a GIF that runs for ever, forth and back, and rests at both ends."""
+    from PIL import Image
+
     forth = list(frames)
     played = [forth[0]] * 4 + forth[1:-1] + [forth[-1]] * 4 + forth[-2:0:-1]
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        first, *rest = [frame.convert("P", palette=1, colors=256) for frame in played]
+        first, *rest = [frame.convert("P", palette=Image.Palette.ADAPTIVE, colors=256) for frame in played]
         first.save(path, save_all=True, append_images=rest, duration=FRAME_MILLISECONDS, loop=0)
     return path
 
@@ -122,11 +137,21 @@ def histograms(
     shown = list(dims)[:MOST_HISTOGRAMS]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.1 * columns + 0.6, 2.5 * rows + 0.8), layout="constrained")
+    width, height = 3.1 * columns + 0.6, 2.4 * rows + 1.4
+    figure = Figure(figsize=(width, height))  # laid out by hand: the automatic way takes seconds for 16 panels
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure.subplots_adjust(0.75 / width, 0.8 / height, 1 - 0.15 / width, 1 - 0.75 / height, wspace=0.25, hspace=0.4)
     for axes, dim in zip(panels, shown, strict=False):
         values = codes[:, dim]
-        axes.hist(values, bins=50, density=True, color="tab:blue", alpha=0.6, label="aggregate posterior")
+        axes.hist(
+            values,
+            bins=50,
+            density=True,
+            histtype="stepfilled",
+            color="tab:blue",
+            alpha=0.6,
+            label="aggregate posterior",
+        )
         if prior_mean is not None and prior_std is not None:
             low, high = axes.get_xlim()
             z = np.linspace(
@@ -143,7 +168,7 @@ def histograms(
     figure.supxlabel("value of the dimension", fontsize=9)
     figure.supylabel("density", fontsize=9)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower right", ncols=2, fontsize=9)
+    figure.legend(handles, names, loc="lower right", ncols=2, fontsize=9)
     return figure
 
 

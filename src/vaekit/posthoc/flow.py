@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from vaekit.noise import derived_seed
 
 Array = np.ndarray[Any, Any]
 BATCH = 256
+CHECK_EVERY = 25  # steps
 
 
 class FlowSampler:
@@ -26,8 +28,12 @@ class FlowSampler:
         self.flow, self.shift, self.scale, self.shape = flow.eval(), shift, scale, dict(shape)
 
     @classmethod
-    def fit(cls, codes: Array, *, seed: int = 0, steps: int = 600, transforms: int = 3, hidden: int = 64) -> Self:
-        """From codes (N, D), by `steps` updates of Adam on the negative log-density."""
+    def fit(cls, codes: Array, *, seed: int = 0, steps: int = 300, transforms: int = 2, hidden: int = 64) -> Self:
+        """From codes (N, D), by at most `steps` updates of Adam on the negative log-density.
+
+        The weights kept are those that describe a tenth of the codes, left out of the updates, best: a flow learns a
+        few hundred codes by heart within seconds.
+        """
         data = torch.as_tensor(codes, dtype=torch.float32)
         shift, scale = data.mean(0), data.std(0, correction=0).clamp_min(1e-3)
         data = (data - shift) / scale
@@ -37,8 +43,12 @@ class FlowSampler:
             torch.manual_seed(derived_seed(seed, "flow weights"))
             flow = _flow(shape)
         optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
+        held, data = data[: max(1, len(data) // 10)], data[len(data) // 10 :]
+        best, kept = math.inf, _copy(flow)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-        for _ in range(steps):
+        for step in range(steps):
+            if step % CHECK_EVERY == 0 and (spent := _cost(flow, held)) < best:
+                best, kept = spent, _copy(flow)
             rows = torch.randint(len(data), (min(BATCH, len(data)),), generator=generator)
             loss = -flow().log_prob(data[rows]).mean()
             optimizer.zero_grad()
@@ -46,6 +56,8 @@ class FlowSampler:
             nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
             optimizer.step()
             schedule.step()
+        if _cost(flow, held) >= best:
+            flow.load_state_dict(kept)
         return cls(flow, shift, scale, shape)
 
     @torch.no_grad()
@@ -76,6 +88,17 @@ class FlowSampler:
             {k.removeprefix("flow."): torch.as_tensor(v) for k, v in tensors.items() if k.startswith("flow.")}
         )
         return cls(flow, torch.as_tensor(tensors["shift"]), torch.as_tensor(tensors["scale"]), shape)
+
+
+def _copy(flow: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in flow.state_dict().items()}
+
+
+@torch.no_grad()
+def _cost(flow: nn.Module, codes: Tensor) -> float:
+    """Nats per code; a flow that has left the numbers counts as the worst."""
+    cost = -float(flow().log_prob(codes).double().mean())
+    return cost if math.isfinite(cost) else math.inf
 
 
 def _flow(shape: Mapping[str, int]) -> nn.Module:
