@@ -24,7 +24,7 @@ from vaekit.latentspace.samples import aggregate_samples
 from vaekit.pictures import save_array
 
 TSNE_LIMIT = 1000  # points, and steps: more take longer than one wants to wait
-TSNE_STEPS = 500
+TSNE_STEPS = 400
 TSNE_PERPLEXITY = 30.0
 FILES_AT_ONCE = 256
 MOST_NAMED = 10

@@ -47,7 +47,9 @@ def interpolate_images(
     decoded = decoded.reshape(len(paths), steps, *decoded.shape[1:])
     rows = [np.concatenate([originals[[2 * i]], row, originals[[2 * i + 1]]]) for i, row in enumerate(decoded)]
     labels = ["image", *(f"{share:.2f}" for share in np.linspace(0, 1, steps)), "image"]
-    sheet = plots.labelled_grid(rows, title=f"{mode} interpolation", row_labels=names, column_labels=labels)
+    sheet = plots.labelled_grid(
+        rows, title=f"{mode} interpolation", row_labels=names if any(names) else (), column_labels=labels
+    )
     folder = opened.folder / "grids"
     frames = [plots.image_grid([decoded[:, step]]) for step in range(steps)]
     made = Made([plots.save_picture(sheet, folder / "interpolations.png")])

@@ -137,7 +137,7 @@ def histograms(
     shown = list(dims)[:MOST_HISTOGRAMS]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    width, height = 3.1 * columns + 0.6, 2.4 * rows + 1.4
+    width, height = max(7.0, 3.1 * columns + 0.6), 2.4 * rows + 1.4
     figure = Figure(figsize=(width, height))  # laid out by hand: the automatic way takes seconds for 16 panels
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     figure.subplots_adjust(0.75 / width, 0.8 / height, 1 - 0.15 / width, 1 - 0.75 / height, wspace=0.25, hspace=0.4)
@@ -145,7 +145,7 @@ def histograms(
         values = codes[:, dim]
         axes.hist(
             values,
-            bins=50,
+            bins=int(np.clip(len(values) ** 0.5, 10, 50)),
             density=True,
             histtype="stepfilled",
             color="tab:blue",
@@ -165,7 +165,7 @@ def histograms(
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     figure.suptitle(title, fontsize=11)
-    figure.supxlabel("value of the dimension", fontsize=9)
+    figure.supxlabel("value of the dimension", fontsize=9, x=0.75 / width, ha="left")
     figure.supylabel("density", fontsize=9)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower right", ncols=2, fontsize=9)
