@@ -68,10 +68,11 @@ def _bounds(table: Table, device: torch.device, samples: tuple[int, ...], rounds
     assert isinstance(model, VAE) and LATENT
     x = trainer.pixels.for_evaluation(images(64).to(device), 0, 0)
     chunks = Chunks(model, rows_at_once(model, device), False, print)
-    candidates: dict[str, Callable[[], float]] = {
-        str(k): lambda k=k: seconds_of(lambda: bounds_of_batch(chunks, x, k, partial(BlockNoise, 0, 0)), device)
-        for k in samples  # type: ignore[misc]
-    }
+
+    def work(k: int) -> Callable[[], float]:
+        return lambda: seconds_of(lambda: bounds_of_batch(chunks, x, k, partial(BlockNoise, 0, 0)), device)
+
+    candidates = {str(k): work(k) for k in samples}
     first = None
     for name, timing in take_turns(candidates, rounds).items():
         cost = 1e6 * timing.median / (64 * int(name))
