@@ -44,6 +44,9 @@ def gradients(trainer, forward, differentiate):
     trainer.step.forward, trainer.step.differentiate = forward, differentiate
     loss, values = trainer.step.gradients(*trainer.feed.batch())
     torch.set_rng_state(state)
+    verdict = trainer.step.verdict or trainer.step.judge(loss, trainer.step._norm())  # some ways measure it themselves
+    trainer.step.verdict = None
+    values |= {"norm": verdict.norm, "divisor": verdict.divisor, "accepted": verdict.accepted.float()}
     return {"loss": loss, **values} | {n: p.grad.clone() for n, p in trainer.model.named_parameters()}
 
 

@@ -15,7 +15,7 @@ from torch.func import functional_call, grad_and_value
 
 from vaekit.errors import is_out_of_memory, one_line
 from vaekit.training.device import generator_states, set_generator_states
-from vaekit.training.step import Forward, TrainStep
+from vaekit.training.step import Forward, TrainStep, Verdict
 
 # Where compiling wins back its quarter of a minute; see docs/performance.md.
 STEPS_TO_COMPILE = {"cpu": 10_000, "cuda": 1_000}
@@ -87,12 +87,25 @@ class Joint:
             loss, values = functional_call(holder, weights, tuple(arguments))
             return (loss if factor is None else loss * factor), (loss, values)
 
-        self._run = torch.compile(grad_and_value(loss_of, has_aux=True), fullgraph=True, dynamic=False)
+        differentiated, judge = grad_and_value(loss_of, has_aux=True), step.judge if step.measures else None
+
+        def run(
+            weights: dict[str, Tensor], factor: Tensor | float | None, arguments: Sequence[Tensor]
+        ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], Verdict | None]:
+            gradients, (_, (loss, values)) = differentiated(weights, factor, arguments)
+            if judge is None or factor is not None:
+                return gradients, loss, values, None
+            # here the gradients are still in the caches
+            norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+            return gradients, loss, values, judge(loss, norm)
+
+        self.step = step
+        self._run = torch.compile(run, fullgraph=True, dynamic=False)
 
     def __call__(self, arguments: Sequence[Tensor], factor: Tensor | float | None) -> tuple[Tensor, dict[str, Tensor]]:
         """As `TrainStep.differentiate`."""
         views = {name: weight.detach() for name, weight in self.weights.items()}
-        gradients, (_, (loss, values)) = self._run(views, factor, arguments)
+        gradients, loss, values, self.step.verdict = self._run(views, factor, arguments)
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.grad = gradients[name] if weight.grad is None else weight.grad + gradients[name]

@@ -29,7 +29,7 @@ class Ema:
     def share(self, step: Tensor) -> Tensor:
         """How far the copy follows after update number `step`: 0-d."""
         assert self.decay is not None
-        return 1 - torch.clamp((1 + step) / (10 + step), max=self.decay)
+        return (9 / (10 + step)).clamp_min(1 - self.decay)
 
     @torch.no_grad()
     def update(self, step: Tensor, accepted: Tensor | None = None) -> None:

@@ -8,6 +8,7 @@ can be captured as one CUDA graph (`capture`), and its parts can be compiled.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ Forward = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # (*inputs, step) -> 
 # (arguments of `forward`, factor) -> (loss, terms); adds the gradients of factor * loss to the weights
 Differentiate = Callable[[Sequence[Tensor], "Tensor | float | None"], tuple[Tensor, dict[str, Tensor]]]
 
+NORM = "gradient_norm"  # of the gradients before clipping, in nats
 FIRST_SCALE, GROWTH_EVERY = 2.0**16, 2000  # of fp16 losses: torch's own defaults
 
 
@@ -42,6 +44,14 @@ def forward_of(
             return loss, terms(trace)
 
     return forward
+
+
+class Verdict(NamedTuple):
+    """On the gradients of a whole batch: 0-d tensors."""
+
+    norm: Tensor  # before clipping, in nats
+    divisor: Tensor | None  # of the gradients: fp16 scale and clipping
+    accepted: Tensor | None  # whether loss and norm are finite; None where nothing is ever skipped
 
 
 class Counters:
@@ -132,11 +142,14 @@ class TrainStep:
         self.differentiate: Differentiate = self._backward
         self.learning_rate, self.counters = learning_rate, counters
         self.clip, self.guard, self.parts, self.scaled = clip, guard or scaled, parts, scaled
+        self.measures = self.guard or clip is not None  # the gradients' norm
+        self.verdict: Verdict | None = None  # left by a `differentiate` that measures the norm itself
         self.statistics = list(statistics)
         self.say = say
 
     def __call__(self, *inputs: Tensor) -> None:
         """One update from what `forward` takes, batch axis first; a 0-d tensor is for the whole batch."""
+        self.verdict = None
         before = [buffer.clone() for buffer in self.statistics]
         loss, values = self.gradients(*inputs)
         self._finish(loss, values, before)
@@ -144,20 +157,30 @@ class TrainStep:
     @torch.no_grad()
     def _finish(self, loss: Tensor, values: dict[str, Tensor], before: list[Tensor]) -> None:
         """What follows the backward pass."""
-        counters, accepted, divisor = self.counters, None, None
-        measured = {"loss": loss, **values}
-        if self.guard or self.clip is not None:
-            measured["gradient_norm"] = norm = self._norm()
-            divisor = self._divisor(norm)
-            if self.guard:
-                total = loss + norm
-                accepted = total - total == 0  # what isfinite does, in two kernels instead of five
-                for buffer, old in zip(self.statistics, before, strict=True):
-                    buffer.copy_(torch.where(accepted, buffer, old))
+        counters, verdict, measured = self.counters, self.verdict, {"loss": loss, **values}
+        if verdict is None and self.measures:
+            verdict = self.judge(loss, self._norm())
+        divisor, accepted = (None, None) if verdict is None else (verdict.divisor, verdict.accepted)
+        if verdict is not None:
+            measured[NORM] = verdict.norm
+        if accepted is not None:
+            for buffer, old in zip(self.statistics, before, strict=True):
+                buffer.copy_(torch.where(accepted, buffer, old))
         self.optimizer.step(Update(self.learning_rate(counters.step), divisor, accepted))
         self.ema.update(counters.step, accepted)
         counters.add(measured, accepted)
         self._count(accepted, loss)
+
+    def judge(self, loss: Tensor, norm: Tensor) -> Verdict:
+        """From the loss and the norm of the gradients, which hold the fp16 scale."""
+        divisor = self.counters.scale if self.scaled else None
+        norm = norm if divisor is None else norm / divisor
+        if self.clip is not None:
+            clipping = (norm / self.clip).clamp_min(1)
+            divisor = clipping if divisor is None else divisor * clipping
+        total = loss + norm
+        # what isfinite does, in two kernels instead of four
+        return Verdict(norm, divisor, total - total == 0 if self.guard else None)
 
     def gradients(self, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and terms of the whole batch; gradients are left in the weights, times the fp16 scale.
@@ -221,17 +244,10 @@ class TrainStep:
         return loss.detach(), values
 
     def _norm(self) -> Tensor:
-        """Of the gradients before clipping, in nats."""
+        """Of the gradients as they lie in the weights."""
         norms = torch._foreach_norm([w.grad for w in self.optimizer.weights if w.grad is not None])
         norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-        return norm / self.counters.scale if self.scaled else norm
-
-    def _divisor(self, norm: Tensor) -> Tensor | None:
-        """What to divide the gradients by: fp16 scale and clipping."""
-        clipping = None if self.clip is None else (norm / self.clip).clamp_min(1)
-        if not self.scaled:
-            return clipping
-        return self.counters.scale if clipping is None else self.counters.scale * clipping
+        return norm
 
     def _count(self, accepted: Tensor | None, loss: Tensor) -> None:
         counters = self.counters
