@@ -8,7 +8,7 @@ import torch
 
 from vaekit.build import NETWORKS, build_model
 from vaekit.config.schema import ModelConfig, Part
-from vaekit.networks import Up, default_widths, folded, quartered
+from vaekit.networks import SumOfPatches, Up, default_widths, patches_of, sum_of_patches
 from vaekit.training.device import place
 
 SHAPES = [(1, 28, 20), (3, 33, 47), (1, 8, 8), (2, 31, 32), (1, 1, 9), (4, 5, 3), (3, 64, 64)]
@@ -119,10 +119,12 @@ def test_one_channel_is_decoded_alike_by_patches_and_by_the_transposed_convoluti
         assert torch.allclose(scattered, direct, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("height", "width"), [(3, 3), (4, 2), (1, 1)])
-def test_both_sums_of_patches_are_the_same(height, width):
-    patches = torch.randn(2, height, width, 4, 4)
-    assert torch.allclose(quartered(patches), folded(patches), atol=1e-6)
+def test_the_sum_of_patches_is_an_operator_as_torch_wants_it():
+    """Its fake has the real one's shape and layout, its gradient is that of finite differences."""
+    patches = torch.randn(2, 3 * 4, 16, dtype=torch.float64, requires_grad=True)
+    torch.library.opcheck(sum_of_patches, (patches.detach(), 3, 4))
+    torch.library.opcheck(patches_of, (torch.randn(2, 1, 6, 8),))
+    assert torch.autograd.gradcheck(lambda p: SumOfPatches.apply(p, 3, 4), (patches,))
 
 
 @pytest.mark.parametrize("name", ["conv", "resnet"])

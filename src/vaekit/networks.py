@@ -6,10 +6,9 @@ way back, so nothing depends on powers of two.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -190,28 +189,50 @@ class Up(nn.Module):
         """
         batch, channels, height, width = x.shape
         pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
-        patches = (pixels @ self.conv.weight.reshape(channels, -1)).view(batch, height, width, 4, 4)
-        # eager, torch's own sum is the fastest; compiled, it would become scattered writes
-        image = quartered(patches) if torch.compiler.is_compiling() else folded(patches)
-        return image + _channels(self.conv.bias)
+        patches = (pixels @ self.conv.weight.reshape(channels, -1)).view(batch, height * width, 16)
+        return SumOfPatches.apply(patches, height, width) + _channels(self.conv.bias)
 
 
-def folded(patches: Tensor) -> Tensor:
-    """The sum of patches (B, H, W, 4, 4) that lie two pixels apart, without a border of one: (B, 1, 2H, 2W)."""
-    batch, height, width = patches.shape[:3]
-    columns = patches.view(batch, height * width, 16).transpose(1, 2)
-    return F.fold(columns, (2 * height, 2 * width), kernel_size=4, stride=2, padding=1)
+# As operators of our own, because the compiler would turn torch's sum into slow scattered writes. Patches are
+# (B, H * W, 16): 4×4 pixels, two apart, of an image (B, 1, 2H, 2W) with a border of one that is cut off.
 
 
-def quartered(patches: Tensor) -> Tensor:
-    """The same: the quarters of all patches tile an image each, and the four images are shifted and added."""
-    batch, height, width = patches.shape[:3]
-    image = patches.new_zeros(())
-    for i, j in itertools.product((0, 1), (0, 1)):
-        quarter = patches[..., 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].transpose(2, 3)
-        shift = (2 * j - 1, 1 - 2 * j, 2 * i - 1, 1 - 2 * i)  # where it lies once the border is cut off
-        image = image + F.pad(quarter.reshape(batch, 1, 2 * height, 2 * width), shift)
-    return image
+@torch.library.custom_op("vaekit::sum_of_patches", mutates_args=())
+def sum_of_patches(patches: Tensor, height: int, width: int) -> Tensor:
+    """The image that the patches add up to."""
+    return F.fold(patches.transpose(1, 2), (2 * height, 2 * width), kernel_size=4, stride=2, padding=1)
+
+
+@torch.library.custom_op("vaekit::patches_of", mutates_args=())
+def patches_of(image: Tensor) -> Tensor:
+    """The patches of an image: the transpose of that sum."""
+    return F.unfold(image, kernel_size=4, stride=2, padding=1).transpose(1, 2).contiguous()
+
+
+@sum_of_patches.register_fake
+def _(patches: Tensor, height: int, width: int) -> Tensor:
+    return patches.new_empty(len(patches), 1, 2 * height, 2 * width)
+
+
+@patches_of.register_fake
+def _(image: Tensor) -> Tensor:
+    return image.new_empty(len(image), image.shape[2] * image.shape[3] // 4, 16)
+
+
+class SumOfPatches(torch.autograd.Function):
+    """The sum with its gradient, in the form that can be differentiated inside a compiled function."""
+
+    @staticmethod
+    def forward(patches: Tensor, height: int, width: int) -> Tensor:
+        return sum_of_patches(patches, height, width)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Linear: the gradient needs nothing of the forward pass."""
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return patches_of(gradients[0].contiguous()), None, None
 
 
 class ResidualConv(nn.Module):
