@@ -8,7 +8,7 @@ import torch
 
 from vaekit.build import NETWORKS, build_model
 from vaekit.config.schema import ModelConfig, Part
-from vaekit.networks import SumOfPatches, Up, default_widths, patches_of, sum_of_patches
+from vaekit.networks import SumOfTaps, Up, default_widths, sum_of_taps, taps_of
 from vaekit.training.device import place
 
 SHAPES = [(1, 28, 20), (3, 33, 47), (1, 8, 8), (2, 31, 32), (1, 1, 9), (4, 5, 3), (3, 64, 64)]
@@ -105,7 +105,7 @@ def test_default_widths_reach_about_four_pixels():
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 5), (1, 2)])
-def test_one_channel_is_decoded_alike_by_patches_and_by_the_transposed_convolution(height, width):
+def test_one_channel_is_decoded_alike_by_taps_and_by_the_transposed_convolution(height, width):
     """Values and every gradient; a CPU takes the first, a GPU the second."""
     torch.manual_seed(0)
     up = Up(6, 1, 2 * height, 2 * width)
@@ -119,12 +119,12 @@ def test_one_channel_is_decoded_alike_by_patches_and_by_the_transposed_convoluti
         assert torch.allclose(scattered, direct, rtol=1e-4, atol=1e-4)
 
 
-def test_the_sum_of_patches_is_an_operator_as_torch_wants_it():
+def test_the_sum_of_taps_is_an_operator_as_torch_wants_it():
     """Its fake has the real one's shape and layout, its gradient is that of finite differences."""
-    patches = torch.randn(2, 3 * 4, 16, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(sum_of_patches, (patches.detach(), 3, 4))
-    torch.library.opcheck(patches_of, (torch.randn(2, 1, 6, 8),))
-    assert torch.autograd.gradcheck(lambda p: SumOfPatches.apply(p, 3, 4), (patches,))
+    taps = torch.randn(4, 4, 2, 3, 5, dtype=torch.float64, requires_grad=True)
+    torch.library.opcheck(sum_of_taps, (taps.detach(),))
+    torch.library.opcheck(taps_of, (torch.randn(2, 1, 6, 8),))
+    assert torch.autograd.gradcheck(SumOfTaps.apply, (taps,))
 
 
 @pytest.mark.parametrize("name", ["conv", "resnet"])
