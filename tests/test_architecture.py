@@ -18,7 +18,7 @@ LEVELS = {
     6: ["check", "training", "plots"],
     7: ["trained"],
     8: ["runs", "doctor", "inference"],
-    9: ["pictures", "reconstructions", "anomalies", "compare", "sweep", "quality"],
+    9: ["pictures", "reconstructions", "anomalies", "compare", "sweep", "quality", "fit"],
     10: ["cli"],
 }
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
