@@ -24,7 +24,7 @@ validation = [row for row in vae.history if row["split"] == "validation"]
 for row in validation[:: max(1, len(validation) // 5)]:
     print(f"epoch {row['epoch']:6.1f}   distortion {row['distortion']:7.2f} + rate {row['rate']:6.2f} nats per image")
 
-# The negative ELBO is distortion + rate. The importance-weighted bound on -log p(x) is tighter: it is never larger.
+# The negative ELBO is distortion + rate. The importance-weighted bound on -log p(x) is tighter.
 metrics = evaluate(run, samples=100)
 print(f"test: -ELBO {-metrics['elbo_nats']:.2f} nats, {metrics['active_units']} of {vae.latent_dim} dimensions in use")
 if "nll_nats" in metrics:

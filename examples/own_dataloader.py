@@ -37,6 +37,9 @@ settings = ["model.latent_dim=8", "training.epochs=20", "training.batch_size=64"
 run = fit(train_loader, test_loader, *settings, class_names=("square", "disc"), out=options.out, resume=True)
 
 # From here on it is a run like any other: it keeps its images, so every command works on it.
-print(f"PSNR {evaluate(run, samples=10)['psnr_db']:.1f} dB; codes of 4 squares: {load(run).encode(torch.zeros(4, 16, 16).numpy()).shape}")
+print(f"PSNR {evaluate(run, samples=10)['psnr_db']:.1f} dB")
+images, labels = next(iter(test_loader))
+codes = load(run).encode(images[:, 0].numpy())
+print(f"{len(images)} images → codes {codes.shape}, of which {int(labels.sum())} are of discs")
 for path in picture_run(run):
     print(path)

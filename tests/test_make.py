@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TARGETS = (
-    "help install install-dev demo train-mnist train-fashion train-cifar10 train-afhq eval sample viz-recon "
-    "viz-traverse viz-scatter interpolate compare-dae test test-slow lint format bench clean clean-all"
-).split()
+TARGETS = [
+    "help", "install", "install-dev", "demo", "train-mnist", "train-fashion", "train-cifar10", "train-afhq", "eval",
+    "sample", "viz-recon", "viz-traverse", "viz-scatter", "interpolate", "compare-dae", "test", "test-slow", "lint",
+    "format", "bench", "clean", "clean-all",
+]  # fmt: skip
 PROGRAM = f"""#!{sys.executable}
 import sys
 from vaekit.cli.main import main
@@ -50,7 +51,7 @@ def runs(place, digits_run):
     """Three runs below runs/, one of them deeper; runs/b is the one whose config was written last."""
     for age, name in ((300, "a"), (100, "b"), (200, "sweep/beta-1")):
         run = shutil.copytree(digits_run, place / "runs" / name)
-        written = os.stat(digits_run / "config.yaml").st_mtime - age
+        written = (digits_run / "config.yaml").stat().st_mtime - age
         os.utime(run / "config.yaml", (written, written))
     return place / "runs"
 

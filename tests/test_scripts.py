@@ -17,7 +17,9 @@ SHORT = (*SIZES, "training.epochs=2")
 def shell(tmp_path):
     """A function that runs a script elsewhere, with this vaekit."""
     program = tmp_path / "vaekit-here"
-    program.write_text(f"#!{sys.executable}\nimport sys\nfrom vaekit.cli.main import main\nsys.exit(main(sys.argv[1:]))\n")
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom vaekit.cli.main import main\nsys.exit(main(sys.argv[1:]))\n"
+    )
     program.chmod(0o755)
     (tmp_path / "elsewhere").mkdir()
 
