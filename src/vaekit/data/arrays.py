@@ -173,17 +173,23 @@ def arrays_file(config: DataConfig) -> Path:
 def read_arrays(path: Path) -> tuple[dict[str, Dataset], str]:
     """The data sets of a .npz file by the names of PARTS (a .npy file is all `train`), and SHA-256 of its content."""
     try:
-        opened = np.load(path, allow_pickle=False)
-        columns = {"train": opened} if isinstance(opened, np.ndarray) else {name: opened[name] for name in opened.files}
+        columns = _columns(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no readable .npz or .npy file ({error}); write it with numpy.savez") from None
     if "train" not in columns:
         held = ", ".join(columns) or "nothing"
         raise DataError(f"{path} holds {held} but no 'train'; write it with numpy.savez(file, train=images, …)")
     classes = tuple(str(name) for name in columns.get("classes", ()))
-    return {name: _dataset(path, name, columns, classes) for name in PARTS if name in columns}, content_of_columns(
-        columns
-    )
+    parts = {name: _dataset(path, name, columns, classes) for name in PARTS if name in columns}
+    return parts, content_of_columns(columns)
+
+
+def _columns(path: Path) -> dict[str, Array]:
+    opened = np.load(path, allow_pickle=False)
+    if isinstance(opened, np.ndarray):
+        return {"train": opened}
+    with opened:
+        return {name: opened[name] for name in opened.files}
 
 
 def _dataset(path: Path, name: str, columns: Mapping[str, Array], classes: tuple[str, ...]) -> Dataset:
