@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vaekit.compare.denoising import compare_dae
     from vaekit.compare.runs import compare_runs
     from vaekit.errors import VaekitError
-    from vaekit.fit import fit
+    from vaekit.loaders import fit
     from vaekit.pictures import picture_run
     from vaekit.reconstructions import reconstruct_images
     from vaekit.runs import evaluate, train
@@ -43,7 +43,7 @@ _HOMES = {
     "compare_dae": "vaekit.compare.denoising",
     "compare_runs": "vaekit.compare.runs",
     "evaluate": "vaekit.runs",
-    "fit": "vaekit.fit",
+    "fit": "vaekit.loaders",
     "load": "vaekit.trained",
     "picture_run": "vaekit.pictures",
     "rank_anomalies": "vaekit.anomalies",
