@@ -13,8 +13,8 @@ VARIANTS = {
     "deep": ["model.network={kind: mlp, widths: [512, 256]}"],
     "wide": ["model.network={kind: mlp, widths: [1024]}"],
     "convolutional": ["model.network={kind: conv, widths: [32, 64]}"],
-    # the learning rate falls to a tenth after each third of the training
-    "step-schedule": ["training.schedule=step", "training.schedule_unit=epoch", "training.decay_every={third}"],
+    # the learning rate falls to a tenth after every 20 epochs
+    "step-schedule": ["training.schedule=step", "training.schedule_unit=epoch", "training.decay_every=20"],
     # no update is larger than that of a gradient of norm 10 (nats); null clips nothing
     "clipping": ["training.clip=10"],
     # stop after three validations without a better loss; the best checkpoint is the one that is evaluated
@@ -31,8 +31,7 @@ options = parser.parse_args()
 
 print("variant            weights   epochs     ELBO")
 for name in options.only:
-    words = [word.format(third=options.epochs / 3) for word in VARIANTS[name]]
-    words = [*options.overrides, f"training.epochs={options.epochs}", *words]
+    words = [*options.overrides, f"training.epochs={options.epochs}", *VARIANTS[name]]
     run = train(options.recipe, *words, out=options.out / name, resume=True)
     weights = sum(p.numel() for p in load(run).model.parameters())
     trained = load(run, which="latest").history[-1]["epoch"]

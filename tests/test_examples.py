@@ -64,4 +64,4 @@ def test_every_variant_of_the_architectures_is_a_valid_config():
     names: dict = {}
     exec(text[text.index("VARIANTS") : text.index("parser")], names)
     for words in names["VARIANTS"].values():
-        read_config("digits", [word.format(third=5.0) for word in words])
+        read_config("digits", words)
