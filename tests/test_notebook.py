@@ -12,6 +12,8 @@ import pytest
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "latent_playground.ipynb"
 # What a user does: moves a slider, starts from an image, uploads images, and then something that is no image.
 USED = """
+from datetime import datetime
+
 before = decoded.value
 next(iter(sliders.values())).value += 2 * float(spread[used[0]])
 assert decoded.value != before, "the slider changes nothing"
@@ -21,7 +23,7 @@ assert np.allclose(code_now(), codes[3], atol=float(6 * spread.max() / 100)), "n
 
 def upload(widget, *contents):
     widget.value = tuple(
-        {"name": f"{i}.png", "type": "image/png", "size": len(c), "content": c, "last_modified": None}
+        {"name": f"{i}.png", "type": "image/png", "size": len(c), "content": c, "last_modified": datetime.now()}
         for i, c in enumerate(contents)
     )
 
