@@ -50,7 +50,7 @@ MLP = Network("MLP 784-512-16", "mlp", (512,))  # pythae's default
 SMALL_CONV = Network("conv 32-64-128", "conv", (32, 64, 128))
 LARGE_CONV = Network("conv 128-256-512-1024, BatchNorm", "conv", (128, 256, 512, 1024), "batch")
 
-BARE = ("training.clip=null", "training.ema=null")
+BARE = ("training.clip=null", "training.ema=null", "training.guard=false")
 
 
 def images(count: int, side: int = 28, channels: int = 1) -> Tensor:

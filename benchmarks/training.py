@@ -48,8 +48,8 @@ def training(device: torch.device, quick: bool, with_pythae: bool) -> list[Table
     for case in cases[::2] if quick else cases:
         _rows(table, case, device, 3 if quick else 7, with_pythae, product)
     table.notes.append(
-        f"Matrix rate: {product / 1e9:.0f} GFLOP/s (float32, 2048³). Bare: no clipping, no averaged weights; "
-        "full: the default recipe with both. The guard against non-finite updates is on in both. "
+        f"Matrix rate: {product / 1e9:.0f} GFLOP/s (float32, 2048³). Bare: no clipping, no averaged weights, no "
+        "guard against non-finite updates; full: the default recipe with all three. "
         "Ratio: median of the rounds' ratios (range)."
     )
     return [table]

@@ -5,11 +5,9 @@ import torch
 from small_runs import SIZES, state_of, what_is_left
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vaekit.build import build_model
 from vaekit.check import check_config
 from vaekit.checkpoint import load_checkpoint, locate
 from vaekit.config.load import load_config, to_dict
-from vaekit.config.schema import ModelConfig, Part
 from vaekit.data.dataset import load_splits
 from vaekit.errors import NumericalError
 from vaekit.runs import train
@@ -39,48 +37,83 @@ def trainer_of(run, *overrides, logger=None):
     return trainer
 
 
-def gradients(trainer, forward, x):
-    """Loss, its terms and every gradient by `forward`, from the generator's present state, which is put back."""
+def gradients(trainer, forward, differentiate):
+    """Loss, its terms and every gradient, from the generator's present state, which is put back."""
     state = torch.get_rng_state()
-    trainer.step.forward = forward
-    loss, values = trainer.step.gradients(x)
+    trainer.step.forward, trainer.step.differentiate = forward, differentiate
+    loss, values = trainer.step.gradients(*trainer.feed.batch())
     torch.set_rng_state(state)
     return {"loss": loss, **values} | {n: p.grad.clone() for n, p in trainer.model.named_parameters()}
 
 
-def assert_same_at_each_step(trainer, compiled, steps):
+WAYS = {"jointly": acceleration.compile_jointly, "forward": acceleration.compile_forward}
+
+
+def assert_same_at_each_step(trainer, way, steps, **options):
     """Compiled and eager agree to 1e-5 of the largest entry of each tensor, along a real training."""
-    eager = trainer.step.forward
+    torch._dynamo.reset()
+    eager = trainer.step.forward, trainer.step.differentiate
+    compile_ = torch.compile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda function, **given: compile_(function, **given, **options))
+        WAYS[way](trainer.step, trainer.model)
+    compiled = trainer.step.forward, trainer.step.differentiate
+    assert compiled != eager
     for step in range(steps):
         trainer.feed.load(step)
         with put_back(dict, trainer.device):
-            x = trainer.feed.x()
-            found = gradients(trainer, compiled, x)
-            wanted = gradients(trainer, eager, x)
+            found = gradients(trainer, *compiled)
+            wanted = gradients(trainer, *eager)
         for name, value in wanted.items():
             scale = float(value.abs().max())
             assert float((found[name] - value).abs().max()) <= 1e-5 * scale + 1e-9, (step, name)
-        trainer.step.forward = eager
+        trainer.step.forward, trainer.step.differentiate = eager
         trainer._body()
     assert int(trainer.counters.step) == steps and int(trainer.counters.skipped) == 0
 
 
-@pytest.mark.parametrize("network", [MLP, CONV])
-def test_compiled_loss_and_gradients_equal_eager_ones_at_each_of_200_steps(tmp_path, network):
-    torch._dynamo.reset()
-    trainer = trainer_of(tmp_path, *network, "objective.beta={kind: linear, over: 10}")
-    compiled = torch.compile(trainer.step.forward, fullgraph=True, backend="aot_eager", dynamic=False)
-    assert_same_at_each_step(trainer, compiled, 200)
+LONG = ("objective.beta={kind: linear, over: 10}", "training.clip=5")
+CASES = {
+    "mlp": MLP,
+    "conv": CONV,
+    "in parts": (*MLP, "training.accumulate=2"),
+    "charbonnier": (*MLP, "model.likelihood=charbonnier", "data.binarize=none", "data.dequantize=true"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", ["mlp", "conv"])
+def test_compiled_loss_and_gradients_equal_eager_ones_at_each_of_200_steps(tmp_path, case, way):
+    trainer = trainer_of(tmp_path, *CASES[case], *LONG)
+    assert_same_at_each_step(trainer, way, 200, backend="aot_eager")
+
+
+@pytest.mark.parametrize("case", ["in parts", "charbonnier"])
+def test_differentiated_jointly_parts_add_up_and_every_density_has_its_gradient(tmp_path, case):
+    assert_same_at_each_step(trainer_of(tmp_path, *CASES[case], *LONG), "jointly", 5, backend="aot_eager")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", [MLP, CONV])
-def test_the_default_compiler_agrees_too(tmp_path, network, monkeypatch):
-    torch._dynamo.reset()
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("case", ["mlp", "conv", "in parts", "charbonnier"])
+def test_the_default_compiler_agrees_too(tmp_path, case, way, monkeypatch):
     monkeypatch.setattr("torch._inductor.config.fallback_random", True)  # the same noise as the eager step
-    trainer = trainer_of(tmp_path, *network, "objective.beta={kind: linear, over: 10}")
-    compiled = torch.compile(trainer.step.forward, fullgraph=True, dynamic=False)
-    assert_same_at_each_step(trainer, compiled, 200)
+    assert_same_at_each_step(trainer_of(tmp_path, *CASES[case], *LONG), way, 200)
+
+
+def test_a_network_with_batch_statistics_is_compiled_by_its_forward_pass_alone(tmp_path, monkeypatch):
+    counting(monkeypatch)
+    plain = trainer_of(tmp_path / "a", *MLP, "training.compile=on", "training.epochs=1")
+    batch = trainer_of(
+        tmp_path / "b",
+        "model.network={kind: conv, widths: [4], norm: batch}",
+        "training.compile=on",
+        "training.epochs=1",
+    )
+    for trainer in (plain, batch):
+        trainer.fit()
+    assert isinstance(plain.step.differentiate, acceleration.Joint)
+    assert not isinstance(batch.step.differentiate, acceleration.Joint)
 
 
 # Nothing waits for the device
@@ -155,13 +188,12 @@ def counting(monkeypatch):
     return calls
 
 
-def test_only_long_runs_of_networks_without_convolutions_are_compiled_on_a_cpu(monkeypatch):
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    mlp, conv = (build_model(ModelConfig(network=Part(kind)), (1, 8, 8)) for kind in ("mlp", "conv"))
-    limit = acceleration.STEPS_TO_COMPILE["cpu"]
-    assert worth_compiling(mlp, cpu, limit) and not worth_compiling(mlp, cpu, limit - 1)
-    assert not worth_compiling(conv, cpu, 100 * limit)
-    assert worth_compiling(conv, cuda, limit)
+def test_only_long_runs_are_compiled_and_only_a_gpu_captures():
+    cpu, cuda, mps = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+    for device in (cpu, cuda):
+        limit = acceleration.STEPS_TO_COMPILE[device.type]
+        assert worth_compiling(device, limit) and not worth_compiling(device, limit - 1)
+    assert not worth_compiling(mps, 10**9)
     assert worth_capturing(cuda, 1000) and not worth_capturing(cpu, 10**9)
 
 
@@ -171,7 +203,7 @@ def test_the_choice_is_said_stored_and_kept_on_resume(tmp_path, monkeypatch):
     run = tmp_path / "run"
     heard = Heard()
     train("digits", *SIZES, *MLP, "training.epochs=2", out=run, loggers=[heard])
-    assert calls == [{"fullgraph": True, "dynamic": False}]
+    assert calls == [{"fullgraph": True, "dynamic": False}], "forward, loss and gradients as one function"
     assert any(line.startswith("step: compiled") for line in heard.lines)
     assert state_of(run)["choices"] == {"compiled": True, "captured": False, "parts": 1}
     monkeypatch.setitem(acceleration.STEPS_TO_COMPILE, "cpu", 10**9)
@@ -237,12 +269,12 @@ def short_of_memory(trainer, most):
     """Let the trainer's forward pass fail above `most` images; the sizes that it saw."""
     plain, seen = trainer.step.forward, []
 
-    def forward(x, step):
-        seen.append(len(x))
+    def forward(images, *others):
+        seen.append(len(images))
         torch.rand(3)  # some noise is drawn before the memory runs out
-        if len(x) > most:
+        if len(images) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return plain(x, step)
+        return plain(images, *others)
 
     trainer.step.forward = forward
     return seen
@@ -250,14 +282,13 @@ def short_of_memory(trainer, most):
 
 @pytest.mark.parametrize("most", [40, 16, 1])
 def test_out_of_memory_halves_the_micro_batch_and_changes_no_gradient(tmp_path, most):
-    noise_free = (*CONV, "model.kind=autoencoder")
+    noise_free = (*CONV, "model.kind=autoencoder", "data.binarize=none", "model.likelihood=bce")
     heard = Heard()
     whole, short = trainer_of(tmp_path / "a", *noise_free), trainer_of(tmp_path / "b", *noise_free, logger=heard)
     size = whole.batches.batch_size
     seen = short_of_memory(short, most)
     for step in range(3):
         for trainer in (whole, short):
-            torch.manual_seed(step)  # of the binarisation
             trainer.feed.load(step)
             trainer._body()
     assert seen[0] == size and max(seen[-size // most :]) <= most, "one halving after another, then no more"
@@ -292,7 +323,7 @@ def test_one_image_that_does_not_fit_ends_with_exit_code_5_and_advice(tmp_path):
 def test_other_errors_pass(tmp_path):
     trainer = trainer_of(tmp_path)
 
-    def forward(x, step):
+    def forward(*arguments):
         raise RuntimeError("shape mismatch")
 
     trainer.step.forward = forward

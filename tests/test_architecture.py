@@ -19,9 +19,10 @@ LEVELS = {
     5: ["build", "evaluation"],
     6: ["check", "training", "plots"],
     7: ["trained"],
-    8: ["runs", "doctor", "inference"],
+    8: ["runs", "doctor", "inference", "sampling", "posthoc"],
     9: ["pictures", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders"],
-    10: ["cli"],
+    10: ["latentspace"],
+    11: ["cli"],
 }
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -14,7 +14,7 @@ from vaekit.data.pixels import Pixels
 from vaekit.errors import NumericalError
 from vaekit.evaluation import chunks
 from vaekit.evaluation.evaluate import bits_offset, evaluate_model
-from vaekit.evaluation.latents import latent_use
+from vaekit.evaluation.latents import StreamedMoments, latent_use
 from vaekit.evaluation.likelihood import StreamedLogMean, bounds
 from vaekit.evaluation.quality import psnr, ssim
 from vaekit.evaluation.report import write_reports
@@ -282,3 +282,55 @@ def test_reports_hold_what_was_measured(model, tmp_path):
     table = (tmp_path / "reports" / "latents.csv").read_text().splitlines()
     kls = [float(line.split(",")[1]) for line in table[1:]]
     assert sum(kls) == pytest.approx(evaluation.metrics["rate_nats"], rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 1000])
+def test_latent_statistics_are_the_direct_ones_at_any_batch_size(model, batch):
+    data = Dataset(images(150))
+    use = latent_use(model, data, DYNAMIC, 3, batch=batch)
+    q = model.posterior(DYNAMIC.for_evaluation(data.images, 0, 3))
+    means = q.mean.detach().double()
+    assert torch.allclose(use.mean, means.mean(0), atol=1e-6)
+    assert torch.allclose(use.covariance, torch.cov(means.T, correction=0), atol=1e-6)
+    assert torch.allclose(use.posterior_variance, q.variance.detach().double().mean(0), rtol=1e-5)
+    kl = torch.distributions.kl_divergence(q, model.prior()).detach()
+    assert float(use.kl_nats.sum()) == pytest.approx(float(kl.double().mean()), rel=1e-5)
+
+
+def test_streamed_moments_keep_their_digits_far_from_zero():
+    torch.manual_seed(0)
+    rows = 1e8 + torch.randn(300, 3, dtype=torch.float64)
+    moments = StreamedMoments()
+    for part in rows.split(11):
+        moments.add(part)
+    assert torch.allclose(moments.covariance, torch.cov(rows.T, correction=0), rtol=1e-6, atol=1e-6)
+
+
+def test_the_aggregate_posterior_is_what_its_samples_are(model):
+    data = Dataset(images(4000))
+    use = latent_use(model, data, Pixels(), 0)
+    torch.manual_seed(0)
+    q = model.posterior(Pixels().for_evaluation(data.images, 0, 0))
+    samples = q.sample(torch.Size([60])).flatten(0, 1).double()
+    assert torch.allclose(use.mean, samples.mean(0), atol=0.04)
+    assert torch.allclose(use.aggregate_covariance, torch.cov(samples.T), rtol=0.02, atol=0.02)
+    assert torch.allclose(use.correlation, torch.corrcoef(samples.T), atol=0.02)
+    assert torch.allclose(use.correlation.diagonal(), torch.ones(3, dtype=torch.float64))
+
+
+def test_aggregate_kl_is_the_kl_of_the_normals_and_below_the_rate(model):
+    use = latent_use(model, Dataset(images(300)), Pixels(), 0)
+    aggregate = torch.distributions.MultivariateNormal(use.mean, use.aggregate_covariance)
+    prior = torch.distributions.MultivariateNormal(use.prior_mean, torch.diag(use.prior_std.square()))
+    assert use.aggregate_kl_nats == pytest.approx(float(torch.distributions.kl_divergence(aggregate, prior)), rel=1e-6)
+    assert float(use.marginal_kl_nats.sum()) <= use.aggregate_kl_nats <= float(use.kl_nats.sum())
+
+
+def test_an_autoencoder_has_codes_but_no_kl():
+    torch.manual_seed(0)
+    made = vae(SHAPE, 3, SMALL).eval()
+    plain = Autoencoder(lambda x: made.encode(x), made.likelihood).eval()  # type: ignore[arg-type]
+    use = latent_use(plain, Dataset(images(40)), Pixels(), 0)
+    assert torch.equal(use.mean, latent_use(made, Dataset(images(40)), Pixels(), 0).mean)
+    assert bool(use.kl_nats.isnan().all()) and math.isnan(use.aggregate_kl_nats)
+    assert bool((use.posterior_variance == 0).all())

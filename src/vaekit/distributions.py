@@ -237,9 +237,12 @@ class LogBesselK1(torch.autograd.Function):
     """log(e^t K1(t)) for t > 0. Scaled, so that it does not underflow; torch has no gradient for it."""
 
     @staticmethod
-    def forward(ctx: Any, t: Tensor) -> Tensor:
-        ctx.save_for_backward(t)
+    def forward(t: Tensor) -> Tensor:
         return torch.special.scaled_modified_bessel_k1(t).log()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:

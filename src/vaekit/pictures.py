@@ -33,26 +33,6 @@ def picture_run(
     return made
 
 
-def sample_run(
-    run: str | Path,
-    count: int = 100,
-    *,
-    temperature: float = 1.0,
-    seed: int = 0,
-    arrays: bool = False,
-    which: str = "best",
-    device: str = "auto",
-) -> list[Path]:
-    """samples/prior_samples.png, and the same as uint8 prior_samples.npy where asked for."""
-    folder = run_folder(Path(run))
-    trained = load(run, which=which, device=device)
-    made = [_save_samples(trained, folder, count, temperature, seed)]
-    if arrays:
-        images = trained.sample(count, temperature=temperature, seed=seed)
-        made.append(save_array(images, folder / "samples" / "prior_samples.npy"))
-    return made
-
-
 def reconstruct_test_images(
     run: str | Path, count: int = 20, *, which: str = "best", device: str = "auto", data_dir: str | None = None
 ) -> Path:

@@ -10,7 +10,14 @@ from typing import Annotated
 
 import typer
 
-from vaekit.cli import compare_commands, console, data_commands, inference_commands, quality_commands
+from vaekit.cli import (
+    compare_commands,
+    console,
+    data_commands,
+    inference_commands,
+    latent_commands,
+    quality_commands,
+)
 from vaekit.cli.options import DataDir, Device, Overrides, Run, Which
 from vaekit.errors import VaekitError, is_out_of_memory
 
@@ -23,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_commands.app, name="data")
+app.add_typer(latent_commands.app)
 app.add_typer(inference_commands.app)
 app.add_typer(compare_commands.app)
 quality_commands.register(app)
@@ -93,23 +101,6 @@ def evaluate(
         console.say(f"for LPIPS, {metrics['lpips_unavailable']}")
     for finding in health(run, metrics):
         console.say(f"health: {finding.text}")
-
-
-@app.command()
-def sample(
-    run: Run,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 100,
-    temperature: Annotated[float, typer.Option("--temperature", min=0, help="Spread of the codes.")] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    arrays: Annotated[bool, typer.Option("--save-arrays", help="Also samples/prior_samples.npy.")] = False,
-    which: Which = "best",
-    device: Device = "auto",
-) -> None:
-    """Images decoded from codes of the prior."""
-    from vaekit.pictures import sample_run
-
-    for path in sample_run(run, count, temperature=temperature, seed=seed, arrays=arrays, which=which, device=device):
-        console.say(str(path))
 
 
 @app.command()

@@ -134,6 +134,7 @@ class TrainingConfig:
     decay_factor: Positive = 0.1  # `step` schedule
     final_factor: NotNegative = 0.0  # `cosine` ends at learning_rate times this
     clip: Positive | None = 200.0  # largest gradient norm, nats; None does not clip
+    guard: bool = True  # skip updates whose loss or gradient is not finite, and stop after ten in a row
     ema: Share | None = 0.999  # decay of the averaged weights that are evaluated; None averages nothing
     accumulate: Count = 1  # a batch is computed in this many parts
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of the networks; densities stay float32

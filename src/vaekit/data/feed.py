@@ -15,9 +15,9 @@ LARGE = 2**28  # bytes; a larger set in the CPU's memory may be a file that was 
 
 
 class Feed:
-    """`load(step)` fills fixed buffers, `x()` makes the model's input from them.
+    """`load(step)` fills fixed buffers, `batch()` reads them and `prepare` makes the model's input of that.
 
-    Two halves, because a captured step replays `x()` on the buffers that it was captured with.
+    Apart, because a captured step replays the others on the buffers that it was captured with.
 
     Example:
         >>> from vaekit.data.dataset import Dataset
@@ -48,15 +48,19 @@ class Feed:
             assert self._images is not None
             self._ahead.load(step, self.indices, self._images)
 
-    def x(self) -> Tensor:
-        """(B, C, H, W) in [0, 1] from the buffers: gathered, augmented, binarised or dequantised."""
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, uint8 (B, C, H, W), their indices (B,) and the epoch (0-d), from the buffers."""
         images = self.batches.images.index_select(0, self.indices) if self._images is None else self._images
-        return self.pixels.for_training(images, self.indices, self.epoch, self.seed)
+        return images, self.indices, self.epoch
+
+    def prepare(self, images: Tensor, indices: Tensor, epoch: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1]: augmented, binarised or dequantised."""
+        return self.pixels.for_training(images, indices, epoch, self.seed)
 
     def at(self, step: int) -> Tensor:
-        """Both: the input of a global step."""
+        """All three: the model's input of a global step."""
         self.load(step)
-        return self.x()
+        return self.prepare(*self.batch())
 
 
 class Fetched(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.evaluation.evaluate import Metrics
-from vaekit.evaluation.latents import aggregate_kl_nats, latent_use
+from vaekit.evaluation.latents import latent_use
 from vaekit.models import VAE, Model
 
 UNUSED_SHARE = 0.5  # of the dimensions
@@ -162,7 +162,7 @@ class Watch:
                 "rate_nats": float(use.kl_nats.sum()),
                 "active_units": int(use.active.sum()),
                 "latent_dim": len(use.active),
-                "aggregate_kl_nats": aggregate_kl_nats(use, model.prior()),
+                "aggregate_kl_nats": use.aggregate_gap_nats,
             }
         return self.heard(diagnose(metrics, history))
 

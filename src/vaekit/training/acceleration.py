@@ -5,18 +5,19 @@ Whatever cannot be compiled or captured runs eagerly, and says so once. What was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
 
 from vaekit.errors import is_out_of_memory, one_line
 from vaekit.training.device import generator_states, set_generator_states
-from vaekit.training.step import TrainStep
+from vaekit.training.step import Forward, TrainStep
 
-# Where compiling wins back its half minute: measured in docs/performance.md.
+# Where compiling wins back its quarter of a minute; see docs/performance.md.
 STEPS_TO_COMPILE = {"cpu": 10_000, "cuda": 1_000}
 STEPS_TO_CAPTURE = 100
 WARM_UPS = 3  # eager steps before a capture: they allocate workspaces and choose kernels
@@ -38,14 +39,8 @@ class Choices:
         return ", ".join([*(ways or ["eager"]), *parts])
 
 
-def worth_compiling(model: nn.Module, device: torch.device, steps: int) -> bool:
-    """Whether a run of so many steps wins back the time to compile its forward pass and loss.
-
-    On a CPU convolutions run in the same library either way, and compiled code around them was slower.
-    """
-    convolutions = any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
-    if device.type == "cpu" and convolutions:
-        return False
+def worth_compiling(device: torch.device, steps: int) -> bool:
+    """Whether a run of so many steps wins back the time to compile its step."""
     return steps >= STEPS_TO_COMPILE.get(device.type, steps + 1)
 
 
@@ -68,23 +63,80 @@ def put_back(tensors: Callable[[], dict[str, Tensor]], device: torch.device) -> 
         set_generator_states(device, random)
 
 
-def try_to_compile(step: TrainStep, x: Tensor, tensors: Callable[[], dict[str, Tensor]], say: Say) -> bool:
+class Holder(nn.Module):
+    """A forward pass as a module whose weights can be given from outside."""
+
+    def __init__(self, forward: Forward, model: nn.Module) -> None:
+        super().__init__()
+        self.held, self.model = forward, model
+
+    def forward(self, *arguments: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.held(*arguments)
+
+
+class Joint:
+    """Loss and gradients as one compiled function: a tenth faster than `backward` where Python is what takes time."""
+
+    def __init__(self, step: TrainStep, model: nn.Module) -> None:
+        holder = Holder(step.forward, model)
+        self.weights = {name: weight for name, weight in holder.named_parameters() if weight.requires_grad}
+
+        def loss_of(
+            weights: dict[str, Tensor], factor: Tensor | float | None, arguments: Sequence[Tensor]
+        ) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:
+            loss, values = functional_call(holder, weights, tuple(arguments))
+            return (loss if factor is None else loss * factor), (loss, values)
+
+        self._run = torch.compile(grad_and_value(loss_of, has_aux=True), fullgraph=True, dynamic=False)
+
+    def __call__(self, arguments: Sequence[Tensor], factor: Tensor | float | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `TrainStep.differentiate`."""
+        views = {name: weight.detach() for name, weight in self.weights.items()}
+        gradients, (_, (loss, values)) = self._run(views, factor, arguments)
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.grad = gradients[name] if weight.grad is None else weight.grad + gradients[name]
+        return loss, values
+
+
+def compile_forward(step: TrainStep, model: nn.Module) -> None:
+    """Compile forward and loss; autograd differentiates them."""
+    step.forward = torch.compile(step.forward, fullgraph=True, dynamic=False)
+
+
+def compile_jointly(step: TrainStep, model: nn.Module) -> None:
+    """Compile forward, loss and backward as one."""
+    step.differentiate = Joint(step, model)
+
+
+def try_to_compile(
+    step: TrainStep,
+    model: nn.Module,
+    inputs: Sequence[Tensor],
+    tensors: Callable[[], dict[str, Tensor]],
+    say: Say,
+) -> bool:
     """Let the step's forward pass and loss run compiled; False, and one line, where this machine cannot."""
-    plain = step.forward
-    step.forward = torch.compile(plain, fullgraph=True, dynamic=False)
-    try:
-        with put_back(tensors, x.device):
-            step.gradients(x)
-    except Exception as error:  # compilers raise whatever they like: a missing g++, an unknown chip, their own bugs
-        if is_out_of_memory(error):
-            raise
-        step.forward = plain
-        say(f"cannot compile here, so the step runs eagerly: {one_line(error)}")
-        return False
-    finally:
-        for weight in step.optimizer.weights:
-            weight.grad = None
-    return True
+    device = inputs[0].device
+    plain = step.forward, step.differentiate
+    # in a captured step Python takes no time, and statistics cannot change inside a function that is differentiated
+    ways = [compile_forward] if device.type == "cuda" or step.statistics else [compile_jointly, compile_forward]
+    for way in ways:
+        way(step, model)
+        try:
+            with put_back(tensors, device):
+                step.gradients(*inputs)
+            return True
+        except Exception as error:  # compilers raise whatever they like: a missing g++, an unknown chip, their own bugs
+            if is_out_of_memory(error):
+                raise
+            step.forward, step.differentiate = plain
+            reason = one_line(error)
+        finally:
+            for weight in step.optimizer.weights:
+                weight.grad = None
+    say(f"cannot compile here, so the step runs eagerly: {reason}")
+    return False
 
 
 class Captured:

@@ -32,11 +32,11 @@ class Ema:
         return 1 - torch.clamp((1 + step) / (10 + step), max=self.decay)
 
     @torch.no_grad()
-    def update(self, step: Tensor, accepted: Tensor) -> None:
+    def update(self, step: Tensor, accepted: Tensor | None = None) -> None:
         """Follow the weights after update number `step` (0-d), unless that update was skipped."""
         if self.decay is None:
             return
-        share = self.share(step) * accepted
+        share = self.share(step) if accepted is None else self.share(step) * accepted
         if self.in_one_pass:
             torch._foreach_lerp_(self._followers, self._leaders, [share] * len(self._leaders))
         else:  # three passes, but three kernels for all weights together

@@ -27,7 +27,6 @@ from vaekit.noise import derived_seed
 from vaekit.training.acceleration import (
     Captured,
     Choices,
-    put_back,
     try_to_capture,
     try_to_compile,
     worth_capturing,
@@ -102,12 +101,13 @@ class Trainer:
         set_precision(self.model, PRECISIONS[training.precision])
         self.ema = Ema(self.model, training.ema)
         self.step = TrainStep(
-            forward_of(self.model, self.objective.objective, training.samples),
+            forward_of(self.model, self.objective.objective, training.samples, self.feed.prepare),
             self.optimizer,
             self.ema,
             build_learning_rate(training, self.steps_per_epoch, self.total_steps),
             self.counters,
             clip=training.clip,
+            guard=training.guard,
             parts=training.accumulate,
             scaled=training.precision == "fp16",
             statistics=batch_statistics(self.model),
@@ -232,7 +232,7 @@ class Trainer:
 
     def _body(self) -> None:
         """What one update does on the device."""
-        self.step(self.feed.x())
+        self.step(*self.feed.batch())
 
     def _state(self) -> dict[str, Tensor]:
         """Every tensor that an update changes, by name."""
@@ -249,7 +249,7 @@ class Trainer:
         training, before, left = self.config.training, self.choices, self.total_steps - step
         compiled, captured = training.compile == "on", training.capture == "on"
         if training.compile == "auto":
-            compiled = before.compiled if before else worth_compiling(self.model, self.device, left)
+            compiled = before.compiled if before else worth_compiling(self.device, left)
         if training.capture == "auto":
             captured = before.captured if before else worth_capturing(self.device, left)
         if before is not None:
@@ -257,9 +257,7 @@ class Trainer:
         self.feed.load(step)
         began = time.perf_counter()
         if compiled:
-            with put_back(lambda: {}, self.device):
-                x = self.feed.x()
-            compiled = try_to_compile(self.step, x, self._state, self.logger.message)
+            compiled = try_to_compile(self.step, self.model, self.feed.batch(), self._state, self.logger.message)
         if captured and self.device.type != "cuda":
             self.logger.message(f"training.capture=on wants a CUDA device; on {self.device} steps run one by one")
         elif captured:

@@ -29,8 +29,8 @@ class Update(NamedTuple):
     """What one update needs besides gradients: 0-d tensors on the device of the weights."""
 
     rate: Tensor  # learning rate
-    divisor: Tensor  # of the gradients: fp16 scale and clipping
-    accepted: Tensor  # bool: where false, nothing changes
+    divisor: Tensor | None = None  # of the gradients: fp16 scale and clipping
+    accepted: Tensor | None = None  # bool: where false, nothing changes
 
 
 class Optimizer:
@@ -86,8 +86,9 @@ class Adam(Optimizer):
 
     @torch.no_grad()
     def step(self, update: Update) -> None:
-        self.count += 1
-        skipped = (~update.accepted).float()
+        accepted = update.accepted
+        self.count += 1 if accepted is None else accepted
+        skipped = None if accepted is None else (~accepted).float()
         for weights, decay, first, second in self.groups:
             self.kernel(
                 weights,
@@ -106,7 +107,6 @@ class Adam(Optimizer):
                 grad_scale=update.divisor,
                 found_inf=skipped,
             )
-        self.count -= skipped
 
 
 class AdamW(Adam):
@@ -122,14 +122,16 @@ class Adamax(Optimizer):
 
     @torch.no_grad()
     def step(self, update: Update) -> None:
-        accepted = update.accepted.float()
+        may = torch.ones_like(self.count, dtype=torch.bool) if update.accepted is None else update.accepted
+        divisor = 1.0 if update.divisor is None else update.divisor
+        accepted = may.float()
         self.count += accepted
         beta1, beta2 = self.betas
-        kept = torch.where(update.accepted, beta2, 1.0)
+        kept = torch.where(may, beta2, 1.0)
         size = update.rate * accepted / (1 - beta1 ** self.count.clamp_min(1))
         for weights, decay, first, second in self.groups:
             for weight, mean, largest in zip(weights, first, second, strict=True):
-                gradient = torch.where(update.accepted, gradient_of(weight) / update.divisor + decay * weight, 0.0)
+                gradient = torch.where(may, gradient_of(weight) / divisor + decay * weight, 0.0)
                 mean.lerp_(gradient, (1 - beta1) * accepted)
                 torch.maximum(largest * kept, gradient.abs() + self.eps * accepted, out=largest)
                 weight -= size * mean / largest.clamp_min(torch.finfo(largest.dtype).tiny)
@@ -142,8 +144,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     """The optimiser over the model's trainable weights."""
     weights = [p for p in model.parameters() if p.requires_grad]
     # biases, norms and scales are not weights of connections: shrinking them shrinks what they measure
-    groups: list[tuple[list[Tensor], float]] = [
-        ([p for p in weights if p.ndim >= 2], config.weight_decay),
-        ([p for p in weights if p.ndim < 2], 0.0),
-    ]
+    decaying: list[Tensor] = [p for p in weights if p.ndim >= 2] if config.weight_decay else []
+    others: list[Tensor] = [p for p in weights if not config.weight_decay or p.ndim < 2]
+    groups = [(decaying, config.weight_decay), (others, 0.0)]
     return OPTIMIZERS[config.optimizer](groups, config.betas, config.eps)

@@ -19,16 +19,24 @@ from vaekit.training.device import capturing, generator_states, set_generator_st
 from vaekit.training.ema import Ema
 from vaekit.training.optimizer import Optimizer, Update
 
-Forward = Callable[[Tensor, Tensor], tuple[Tensor, dict[str, Tensor]]]
+Forward = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # (*inputs, step) -> (loss, terms)
+# (arguments of `forward`, factor) -> (loss, terms); adds the gradients of factor * loss to the weights
+Differentiate = Callable[[Sequence[Tensor], "Tensor | float | None"], tuple[Tensor, dict[str, Tensor]]]
 
 FIRST_SCALE, GROWTH_EVERY = 2.0**16, 2000  # of fp16 losses: torch's own defaults
 
 
-def forward_of(model: nn.Module, objective: Objective, samples: int) -> Forward:
-    """(x, step) -> (loss, terms): the part of a step that can be compiled whole."""
+def forward_of(
+    model: nn.Module, objective: Objective, samples: int, prepare: Callable[..., Tensor] = lambda x: x
+) -> Forward:
+    """(*inputs, step) -> (loss, terms): the part of a step that can be compiled whole.
 
-    def forward(x: Tensor, step: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        trace = model(x, samples)
+    `prepare` makes the model's input of the step's: binarisation and augmentation are compiled with the rest.
+    """
+
+    def forward(*arguments: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        *inputs, step = arguments
+        trace = model(prepare(*inputs), samples)
         loss = objective(trace, step)
         with torch.no_grad():  # for the log alone
             return loss, terms(trace)
@@ -74,14 +82,13 @@ class Counters:
         self.names = tuple(names)
         self.sums = self.sums.new_zeros(len(names))
 
-    def add(self, values: Mapping[str, Tensor], accepted: Tensor) -> None:
+    def add(self, values: Mapping[str, Tensor], accepted: Tensor | None) -> None:
         """Add this step's values to the sums, unless it was skipped (a NaN would swallow the sum)."""
-        names = sorted(values, key=_loss_first)
-        if tuple(names) != self.names:
-            self._name(names)
-        stacked = torch.stack([values[name].detach().reshape(()) for name in names]).to(self.sums.dtype)
-        self.sums += torch.where(accepted, stacked, 0.0)
-        self.summed += accepted
+        if values.keys() != set(self.names):
+            self._name(sorted(values, key=_loss_first))
+        stacked = torch.stack([values[name] for name in self.names])
+        self.sums += stacked if accepted is None else torch.where(accepted, stacked, 0.0)
+        self.summed += 1 if accepted is None else accepted
 
     def take(self) -> dict[str, float]:
         """The means since the last call, on the host, the loss first; the sums start again."""
@@ -110,44 +117,58 @@ class TrainStep:
         counters: Counters,
         *,
         clip: float | None = None,
+        guard: bool = True,
         parts: int = 1,
         scaled: bool = False,
         statistics: Sequence[Tensor] = (),
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`statistics` are buffers that a forward pass changes: put back where the update is skipped.
+        """`guard`: skip updates whose loss or gradient norm is not finite; fp16 losses need it.
 
+        `statistics` are buffers that a forward pass changes: put back where the update is skipped.
         `parts` are what a batch is computed in; where memory runs out they are doubled, and `say` is told.
         """
         self.forward, self.optimizer, self.ema = forward, optimizer, ema
+        self.differentiate: Differentiate = self._backward
         self.learning_rate, self.counters = learning_rate, counters
-        self.clip, self.parts, self.scaled = clip, parts, scaled
+        self.clip, self.guard, self.parts, self.scaled = clip, guard or scaled, parts, scaled
         self.statistics = list(statistics)
         self.say = say
 
-    def __call__(self, x: Tensor) -> None:
-        """One update from x (B, C, H, W) in [0, 1]."""
-        counters = self.counters
+    def __call__(self, *inputs: Tensor) -> None:
+        """One update from what `forward` takes, batch axis first; a 0-d tensor is for the whole batch."""
         before = [buffer.clone() for buffer in self.statistics]
-        loss, values = self.gradients(x)
-        norm, divisor = self._measure()
-        accepted = torch.isfinite(loss + norm)
-        for buffer, old in zip(self.statistics, before, strict=True):
-            buffer.copy_(torch.where(accepted, buffer, old))
+        loss, values = self.gradients(*inputs)
+        self._finish(loss, values, before)
+
+    @torch.no_grad()
+    def _finish(self, loss: Tensor, values: dict[str, Tensor], before: list[Tensor]) -> None:
+        """What follows the backward pass."""
+        counters, accepted, divisor = self.counters, None, None
+        measured = {"loss": loss, **values}
+        if self.guard or self.clip is not None:
+            measured["gradient_norm"] = norm = self._norm()
+            divisor = self._divisor(norm)
+            if self.guard:
+                total = loss + norm
+                accepted = total - total == 0  # what isfinite does, in two kernels instead of five
+                for buffer, old in zip(self.statistics, before, strict=True):
+                    buffer.copy_(torch.where(accepted, buffer, old))
         self.optimizer.step(Update(self.learning_rate(counters.step), divisor, accepted))
         self.ema.update(counters.step, accepted)
-        counters.add({"loss": loss, "gradient_norm": norm, **values}, accepted)
+        counters.add(measured, accepted)
         self._count(accepted, loss)
 
-    def gradients(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def gradients(self, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and terms of the whole batch; gradients are left in the weights, times the fp16 scale.
 
         Where memory runs out, in smaller parts. NumericalError where one image is too much.
         """
+        x = inputs[0]
         while True:
             before = None if capturing(x) else (generator_states(x.device), [b.clone() for b in self.statistics])
             try:
-                return self._gradients_of_parts(x)
+                return self._gradients_of_parts(inputs)
             except Exception as error:
                 if before is None or not is_out_of_memory(error):
                     raise
@@ -175,37 +196,48 @@ class TrainStep:
             f"in {self.parts} parts whose gradients are added; batch and loss stay what they were"
         )
 
-    def _gradients_of_parts(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _gradients_of_parts(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         for weight in self.optimizer.weights:
             weight.grad = None
+        images = len(inputs[0])
         total: Tensor | None = None
         values: dict[str, Tensor] = {}
-        for part in x.chunk(self.parts):
-            share = len(part) / len(x)
-            loss, terms_of_part = self.forward(part, self.counters.step)
-            scaled = loss * self.counters.scale if self.scaled else loss
-            (scaled * share if share != 1 else scaled).backward()  # type: ignore[no-untyped-call]
-            loss = loss.detach() * share
-            total = loss if total is None else total + loss
-            for name, value in terms_of_part.items():
-                values[name] = values[name] + share * value if name in values else share * value
+        for part in _parts(inputs, self.parts):
+            share = len(part[0]) / images
+            factor = self.counters.scale * share if self.scaled else (share if share != 1 else None)
+            loss, terms_of_part = self.differentiate((*part, self.counters.step), factor)
+            if share == 1:
+                return loss, terms_of_part
+            with torch.no_grad():
+                total = loss * share if total is None else total + loss * share
+                for name, value in terms_of_part.items():
+                    values[name] = values[name] + share * value if name in values else share * value
         assert total is not None
         return total, values
 
-    def _measure(self) -> tuple[Tensor, Tensor]:
-        """The gradient norm before clipping, in nats, and what to divide the gradients by: fp16 scale and clipping."""
-        norm = nn.utils.get_total_norm([w.grad for w in self.optimizer.weights if w.grad is not None])
-        divisor = torch.ones_like(norm)
-        if self.scaled:
-            divisor = self.counters.scale
-            norm = norm / divisor
-        if self.clip is not None:
-            divisor = divisor * (norm / self.clip).clamp_min(1)
-        return norm, divisor
+    def _backward(self, arguments: Sequence[Tensor], factor: Tensor | float | None) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, values = self.forward(*arguments)
+        (loss if factor is None else loss * factor).backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), values
 
-    def _count(self, accepted: Tensor, loss: Tensor) -> None:
+    def _norm(self) -> Tensor:
+        """Of the gradients before clipping, in nats."""
+        norms = torch._foreach_norm([w.grad for w in self.optimizer.weights if w.grad is not None])
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return norm / self.counters.scale if self.scaled else norm
+
+    def _divisor(self, norm: Tensor) -> Tensor | None:
+        """What to divide the gradients by: fp16 scale and clipping."""
+        clipping = None if self.clip is None else (norm / self.clip).clamp_min(1)
+        if not self.scaled:
+            return clipping
+        return self.counters.scale if clipping is None else self.counters.scale * clipping
+
+    def _count(self, accepted: Tensor | None, loss: Tensor) -> None:
         counters = self.counters
         counters.step += 1
+        if accepted is None:
+            return
         skipped = ~accepted
         if self.scaled:
             overflow = skipped & torch.isfinite(loss) & (counters.scale > 1)
@@ -219,3 +251,12 @@ class TrainStep:
         counters.skipped += skipped
         counters.row.add_(1).mul_(skipped)
         torch.maximum(counters.longest_row, counters.row, out=counters.longest_row)
+
+
+def _parts(inputs: tuple[Tensor, ...], count: int) -> list[tuple[Tensor, ...]]:
+    """The inputs cut along the batch into at most `count` parts; 0-d tensors go to each."""
+    if count == 1:
+        return [inputs]
+    whole = len(inputs[0].chunk(count))
+    cut = [t.chunk(count) if t.ndim else (t,) * whole for t in inputs]
+    return list(zip(*cut, strict=True))

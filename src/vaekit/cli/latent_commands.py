@@ -1,0 +1,230 @@
+"""`vaekit sample | interpolate | traverse | arithmetic | attribute | neighbours | latents`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vaekit.cli import console
+from vaekit.cli.options import DataDir, Device, Run, Which
+from vaekit.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from vaekit.latentspace import Made, OpenRun
+
+app = typer.Typer(rich_markup_mode=None)
+
+Arrays = Annotated[bool, typer.Option("--save-arrays", help="Also the codes or images as .npy.")]
+Seed = Annotated[int, typer.Option("--seed", min=0)]
+All = Annotated[bool, typer.Option("--all", help="Look at every image, not at 10,000 of them.")]
+Steps = Annotated[int, typer.Option("--steps", min=2, max=1000, help="How many images, the ends included.")]
+
+
+@app.command()
+def sample(
+    run: Run,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 100,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, help="Spread of the codes.")] = 1.0,
+    sampler: Annotated[
+        str, typer.Option("--sampler", help="prior; or mixture or flow, fitted to the codes of training images.")
+    ] = "prior",
+    refit: Annotated[bool, typer.Option("--refit", help="Fit the sampler anew.")] = False,
+    near: Annotated[Path | None, typer.Option("--near", metavar="IMAGE", help="From q(z | x) of this image.")] = None,
+    spread: Annotated[
+        float | None, typer.Option("--spread", min=0, help="With --near: its code + spread · noise instead.")
+    ] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="The plane of a latent space of 2 dimensions.")] = False,
+    side: Annotated[int, typer.Option("--side", min=1, max=100, help="With --grid: images per side.")] = 20,
+    reach: Annotated[float, typer.Option("--range", help="With --grid: from -RANGE to RANGE.")] = 3.0,
+    quantiles: Annotated[bool, typer.Option("--quantiles", help="With --grid: equally probable steps.")] = False,
+    seed: Seed = 0,
+    arrays: Arrays = False,
+    every: All = False,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Images decoded from sampled codes: of the prior, of a fitted sampler, near an image, or on a grid."""
+    from vaekit.latentspace import draw_grid, draw_near, draw_samples, forget_sampler
+
+    ways = {"--near": near is not None, "--grid": grid or quantiles, "--sampler": sampler != "prior"}
+    if len(asked := [name for name, given in ways.items() if given]) > 1:
+        raise ConfigError(f"{' and '.join(asked)} cannot be had at once; choose one of them")
+    if spread is not None and near is None:
+        raise ConfigError("--spread is a distance from an image; name the image with --near")
+    if refit and sampler == "prior":
+        raise ConfigError("--refit needs a sampler that is fitted; choose one with --sampler mixture or flow")
+    opened = _open(run, which, device, data_dir, every)
+    if near is not None:
+        _show(draw_near(opened, near, count, spread=spread, temperature=temperature, seed=seed, arrays=arrays))
+    elif grid or quantiles:
+        _show(draw_grid(opened, side, reach=reach, quantiles=quantiles, arrays=arrays))
+    else:
+        if refit:
+            forget_sampler(opened, sampler)
+        options = {"sampler": sampler, "temperature": temperature, "seed": seed, "arrays": arrays}
+        _show(draw_samples(opened, count, **options, announce=console.say))  # type: ignore[arg-type]
+
+
+@app.command()
+def interpolate(
+    run: Run,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="[A B]", help="Two files; none: test images.")] = None,
+    steps: Steps = 10,
+    mode: Annotated[str, typer.Option("--mode", help="linear or spherical.")] = "linear",
+    pairs: Annotated[int, typer.Option("--pairs", min=1, max=50, help="Of test images, where no file is given.")] = 6,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the test images.")] = 0,
+    arrays: Arrays = False,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """From one image to another, as a picture and an animation."""
+    from vaekit.latentspace import interpolate_images
+
+    opened = _open(run, which, device, data_dir)
+    _show(interpolate_images(opened, images or (), steps=steps, mode=mode, pairs=pairs, seed=seed, arrays=arrays))
+
+
+@app.command()
+def traverse(
+    run: Run,
+    dims: Annotated[
+        str, typer.Option("--dims", metavar="0,3,7", help="Which dimensions.", show_default="the most used")
+    ] = "",
+    steps: Steps = 9,
+    reach: Annotated[float, typer.Option("--range", help="In standard deviations, to both sides.")] = 3.0,
+    aggregate: Annotated[
+        bool, typer.Option("--aggregate", help="Deviations of the aggregate posterior, not of the prior.")
+    ] = False,
+    image: Annotated[
+        Path | None, typer.Option("--image", metavar="FILE", help="Around its code.", show_default="the mean code")
+    ] = None,
+    arrays: Arrays = False,
+    every: All = False,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """One dimension changes, the others stay."""
+    from vaekit.latentspace import Scale, traverse_dims
+
+    chosen = _numbers(dims)
+    opened = _open(run, which, device, data_dir, every)
+    _show(traverse_dims(opened, chosen, image=image, steps=steps, scale=Scale(reach, aggregate), arrays=arrays))
+
+
+@app.command()
+def arithmetic(
+    run: Run,
+    base: Annotated[str | None, typer.Argument(metavar="[BASE]", help="What to add to and take from.")] = None,
+    plus: Annotated[list[str] | None, typer.Option("--plus", metavar="TERM", help="May be given often.")] = None,
+    minus: Annotated[list[str] | None, typer.Option("--minus", metavar="TERM", help="May be given often.")] = None,
+    arrays: Arrays = False,
+    every: All = False,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Add and subtract codes: a TERM is a file, a folder (the mean of its images) or a class (class:7)."""
+    from vaekit.latentspace import add_up
+
+    _show(add_up(_open(run, which, device, data_dir, every), plus or (), minus or (), base=base, arrays=arrays))
+
+
+@app.command()
+def attribute(
+    run: Run,
+    images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Files; none: test images.")] = None,
+    name: Annotated[str, typer.Option("--class", help="The class whose attribute it is.")] = "",
+    steps: Steps = 9,
+    reach: Annotated[float, typer.Option("--range", help="How many times the vector, to both sides.")] = 1.5,
+    arrays: Arrays = False,
+    every: All = False,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Move images along the mean code with a class minus the mean code without it."""
+    from vaekit.latentspace import walk_attribute
+
+    if not name:
+        raise ConfigError("an attribute is what one class has and the others lack; name the class with --class")
+    opened = _open(run, which, device, data_dir, every)
+    _show(walk_attribute(opened, name, images or (), steps=steps, reach=reach, arrays=arrays))
+
+
+@app.command()
+def neighbours(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many of each.")] = 10,
+    standardised: Annotated[
+        bool, typer.Option("--standardised", help="Let each dimension count by its own spread.")
+    ] = False,
+    arrays: Arrays = False,
+    every: All = False,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """The training images with the nearest codes."""
+    from vaekit.latentspace import find_neighbours
+
+    opened = _open(run, which, device, data_dir, every)
+    found = find_neighbours(opened, images, count, standardised=standardised, arrays=arrays)
+    console.table("nearest training images, with distances", found.rows)
+    _show(found.made)
+
+
+@app.command()
+def latents(
+    run: Run,
+    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    projection: Annotated[str, typer.Option("--projection", help="pca or tsne, above 2 dimensions.")] = "pca",
+    encode: Annotated[
+        Path | None, typer.Option("--encode", metavar="FOLDER", help="Images to a table of codes.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Its file: .csv, .npz or .parquet.", show_default="reports/codes.csv")
+    ] = None,
+    arrays: Arrays = False,
+    every: All = False,
+    which: Which = "best",
+    device: Device = "auto",
+    data_dir: DataDir = None,
+) -> None:
+    """Statistics of each dimension, scatter, KL, histograms, correlation; or a folder of images as a table of codes."""
+    from vaekit.latentspace import analyse, encode_folder, headline
+
+    opened = _open(run, which, device, data_dir, every)
+    if encode is not None:
+        _show(encode_folder(opened, encode, table or opened.folder / "reports" / "codes.csv"))
+        return
+    if table is not None:
+        raise ConfigError(f"--table {table} needs images; name their folder with --encode")
+    use, made = analyse(opened, split=split, projection=projection, arrays=arrays)
+    console.table(f"{run} · step {opened.trained.step} · {len(use.means):,} {split} images", headline(use))
+    _show(made)
+
+
+def _open(run: Path, which: str, device: str, data_dir: str | None, every: bool = False) -> OpenRun:
+    from vaekit.latentspace import LIMIT, open_run
+
+    return open_run(run, which=which, device=device, data_dir=data_dir, limit=None if every else LIMIT)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")] if text else []
+    except ValueError:
+        raise ConfigError(f"--dims {text} is not a list of dimensions; write it as 0,3,7") from None
+
+
+def _show(made: Made) -> None:
+    for line in [*made.notes, *map(str, made.paths)]:
+        console.say(line)
+    if made.failures:
+        raise DataError("; ".join(made.failures))

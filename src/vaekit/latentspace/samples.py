@@ -1,0 +1,130 @@
+"""Samples as pictures: from the prior, from a fitted sampler, near an image, on a grid."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from vaekit import plots, sampling
+from vaekit.data.dataset import Dataset
+from vaekit.errors import ConfigError
+from vaekit.latentspace.opened import Array, Made, OpenRun, as_floats
+from vaekit.models import VAE
+from vaekit.pictures import save_array
+from vaekit.posthoc import sampler_folder, sampler_for, sampler_named
+
+PRIOR = "prior"
+COLUMNS = 10
+
+
+def draw_samples(
+    opened: OpenRun,
+    count: int = 100,
+    *,
+    sampler: str = PRIOR,
+    temperature: float = 1.0,
+    seed: int = 0,
+    arrays: bool = False,
+    announce: Callable[[str], None] = lambda text: None,
+) -> Made:
+    """samples/<sampler>_samples.png; a sampler other than the prior is fitted on first use, and kept with the run."""
+    trained = opened.trained
+    if sampler == PRIOR:
+        if not isinstance(trained.model, VAE):
+            raise ConfigError("an autoencoder has no prior to sample from; use --sampler mixture, or train a VAE")
+        images = trained.sample(count, temperature=temperature, seed=seed)
+        return _sheet(opened, images, f"{count} samples from the prior, temperature {temperature:g}", sampler, arrays)
+    sampler_named(sampler)
+    if count < 1 or not temperature >= 0:
+        raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
+
+    def training_codes() -> Array:
+        return aggregate_samples(opened, opened.images("train"))
+
+    fitted = sampler_for(opened.folder, trained, sampler, training_codes, announce=announce)
+    codes = fitted.sampler.sample(count, seed=seed, temperature=temperature)
+    title = f"{count} samples from the {sampler} fitted to the aggregate posterior, temperature {temperature:g}"
+    return _sheet(opened, trained.decode(codes), title, sampler, arrays)
+
+
+def forget_sampler(opened: OpenRun, sampler: str) -> None:
+    """Take a saved sampler away, so that the next use fits it anew."""
+    sampler_named(sampler)
+    shutil.rmtree(sampler_folder(opened.folder, sampler), ignore_errors=True)
+
+
+def aggregate_samples(opened: OpenRun, data: Dataset) -> Array:
+    """One sample of q(z | x) for each image: samples of the aggregate posterior (N, D).
+
+    An autoencoder's codes are their own posterior.
+    """
+    if not isinstance(opened.trained.model, VAE):
+        return sampling.encode_dataset(opened.trained, data)
+    return sampling.posterior_codes(opened.trained, data.images, 1)[:, 0]
+
+
+def draw_near(
+    opened: OpenRun,
+    image: Path,
+    count: int = 30,
+    *,
+    spread: float | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    arrays: bool = False,
+) -> Made:
+    """samples/near_<image>.png: the image, its reconstruction, and samples of its posterior.
+
+    With `spread`, samples of its code + spread · noise instead.
+    """
+    read = opened.read([image])
+    centre = opened.codes(read.images)
+    if spread is None:
+        codes = sampling.posterior_codes(opened.trained, read.images, count, temperature=temperature, seed=seed)[0]
+        what = f"samples of q(z | x), temperature {temperature:g}"
+    else:
+        codes = sampling.codes_near(centre[0], count, scale=spread, seed=seed)
+        what = f"samples of its code + {spread:g} · noise"
+    first = np.concatenate([opened.originals(read.images), opened.decoded(centre)])
+    rows = [first, *plots.rows_of(opened.decoded(codes), COLUMNS)]
+    title = f"{image.name}, its reconstruction, and below: {what}"
+    made = Made([plots.save_picture(plots.labelled_grid(rows, title=title), _near(opened, image, "png"))])
+    if arrays:
+        made.paths.append(save_array(codes, _near(opened, image, "npy")))
+    return made
+
+
+def _near(opened: OpenRun, image: Path, suffix: str) -> Path:
+    return opened.folder / "samples" / f"near_{image.stem}.{suffix}"
+
+
+def draw_grid(
+    opened: OpenRun, side: int = 20, *, reach: float = 3.0, quantiles: bool = False, arrays: bool = False
+) -> Made:
+    """grids/manifold.png: the plane of a latent space of two dimensions, z0 to the right and z1 upwards."""
+    sampling.require_plane(opened.trained)
+    codes = sampling.quantile_grid(opened.trained, side) if quantiles else sampling.latent_grid(side, reach)
+    images = opened.decoded(codes)
+    what = "equally probable under the prior" if quantiles else f"from {-reach:g} to {reach:g}"
+    sheet = plots.labelled_grid(
+        plots.rows_of(images, side),
+        title=f"latent plane, {what}: z0 to the right, z1 upwards",
+        row_labels=[f"{value:.2f}" for value in codes[::side, 1]],
+        column_labels=[f"{value:.2f}" for value in codes[:side, 0]],
+    )
+    made = Made([plots.save_picture(sheet, opened.folder / "grids" / "manifold.png")])
+    if arrays:
+        made.paths.append(save_array(codes, opened.folder / "grids" / "manifold_codes.npy"))
+    return made
+
+
+def _sheet(opened: OpenRun, images: Array, title: str, sampler: str, arrays: bool) -> Made:
+    grid = plots.labelled_grid(plots.rows_of(as_floats(images), min(COLUMNS, len(images))), title=title)
+    folder = opened.folder / "samples"
+    made = Made([plots.save_picture(grid, folder / f"{sampler}_samples.png")])
+    if arrays:
+        made.paths.append(save_array(images, folder / f"{sampler}_samples.npy"))
+    return made

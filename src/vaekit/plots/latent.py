@@ -1,0 +1,187 @@
+"""Pictures of a latent space: labelled sheets of images, animations, scatter, KL, histograms, correlation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vaekit.checkpoint import storage_errors
+from vaekit.plots.grids import GAP, PAPER, image_grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+Array = np.ndarray[Any, Any]
+INK = (40, 40, 40)
+LETTERS = 12  # pixels
+LINE = 18  # pixels
+FRAME_MILLISECONDS = 90
+MOST_BARS_WITH_NAMES = 64
+MOST_HISTOGRAMS = 16
+MOST_CLASSES_WITH_NAMES = 20
+
+
+def labelled_grid(
+    rows: Sequence[Array], *, title: str = "", row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
+) -> Image.Image:
+    """A grid of images (N, C, H, W) in [0, 1] with names to the left and above; names that would touch are left out."""
+    from PIL import Image, ImageDraw
+
+    font = _font()
+    grid = image_grid(rows)
+    columns = max(len(row) for row in rows)
+    cell_width, cell_height = (grid.width - GAP) // columns, (grid.height - GAP) // len(rows)
+    left = max((round(font.getlength(label)) + 10 for label in row_labels), default=0)
+    top = (LINE + 4 if title else 0) + (LINE if column_labels else 0)
+    above = [font.getlength(label) for label in column_labels]
+    overhang = 0 if not above else max(0, round((above[-1] - cell_width) / 2) + 2)
+    width = max(left + grid.width + overhang, round(font.getlength(title)) + 8)
+    sheet = Image.new("RGB", (width, top + grid.height), (PAPER,) * 3)
+    sheet.paste(grid, (left, top))
+    draw = ImageDraw.Draw(sheet)
+    draw.text((4, 2), title, fill=INK, font=font)
+    for i, label in enumerate(row_labels):
+        draw.text((left - 5, top + GAP + (i + 0.5) * cell_height), label, fill=INK, font=font, anchor="rm")
+    every = max(1, -(-round(max(above, default=0) + 6) // cell_width))
+    for i, label in list(enumerate(column_labels))[::every]:
+        draw.text((left + GAP + (i + 0.5) * cell_width, top - 3), label, fill=INK, font=font, anchor="ms")
+    return sheet
+
+
+def _font() -> Any:
+    """matplotlib's own letters: Pillow's lack arrows, and what file names are written in."""
+    from PIL import ImageFont
+
+    found = find_spec("matplotlib")
+    try:
+        folder = Path(str(found.origin)).parent if found else Path()
+        return ImageFont.truetype(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", LETTERS)
+    except OSError:
+        return ImageFont.load_default(LETTERS)
+
+
+def save_animation(frames: Sequence[Image.Image], path: Path) -> Path:
+    """Write a GIF that runs for ever, forth and back, and rests at both ends."""
+    from PIL import Image
+
+    forth = list(frames)
+    played = [forth[0]] * 4 + forth[1:-1] + [forth[-1]] * 4 + forth[-2:0:-1]
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        first, *rest = [frame.convert("P", palette=Image.Palette.ADAPTIVE, colors=256) for frame in played]
+        first.save(path, save_all=True, append_images=rest, duration=FRAME_MILLISECONDS, loop=0)
+    return path
+
+
+def scatter(
+    points: Array, *, title: str, axis_names: tuple[str, str], labels: Array | None = None, names: Sequence[str] = ()
+) -> Figure:
+    """Points (N, 2), coloured by class where labels (N,) say which of `names` each is."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    axes = figure.subplots()
+    size = float(np.clip(30_000 / max(1, len(points)), 3, 25))
+    present = [] if labels is None else np.unique(labels).tolist()
+    for position, label in enumerate(present):
+        chosen = points[np.asarray(labels) == label]
+        colour = colormaps["tab10" if len(present) <= 10 else "tab20"](position % 20)
+        if len(present) > MOST_CLASSES_WITH_NAMES:
+            colour = colormaps["viridis"](position / (len(present) - 1))
+        axes.scatter(chosen[:, 0], chosen[:, 1], s=size, color=colour, alpha=0.7, linewidths=0, label=names[label])
+    if not present:
+        axes.scatter(points[:, 0], points[:, 1], s=size, alpha=0.6, linewidths=0)
+    elif len(present) <= MOST_CLASSES_WITH_NAMES:
+        axes.legend(title="class", loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=(60 / size) ** 0.5)
+    axes.set(title=title, xlabel=axis_names[0], ylabel=axis_names[1])
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def kl_bars(kl_nats: Array, active: Array, *, title: str) -> Figure:
+    """KL of each dimension, largest first; dimensions that carry nothing in grey."""
+    from matplotlib.figure import Figure
+
+    order = np.argsort(-kl_nats, kind="stable")
+    figure = Figure(figsize=(float(np.clip(0.24 * len(order) + 2, 6, 18)), 5), layout="constrained")
+    axes = figure.subplots()
+    colours = ["tab:blue" if active[dim] else "0.7" for dim in order]
+    axes.bar(range(len(order)), kl_nats[order], color=colours, width=0.8)
+    if len(order) <= MOST_BARS_WITH_NAMES:
+        axes.set_xticks(range(len(order)), [str(dim) for dim in order], fontsize=8)
+    else:
+        axes.set_xticks([])
+    axes.set(title=title, xlabel="dimension, largest first", ylabel="KL(q(z | x) ‖ p(z)) in nats per image")
+    axes.set_xlim(-0.6, len(order) - 0.4)
+    axes.grid(alpha=0.3, axis="y")
+    for colour, name in (("tab:blue", "active"), ("0.7", "unused")):
+        if colour in colours:
+            axes.bar([0], [0], color=colour, label=name)
+    axes.legend()
+    return figure
+
+
+def histograms(
+    codes: Array, dims: Sequence[int], *, title: str, prior_mean: Array | None = None, prior_std: Array | None = None
+) -> Figure:
+    """Samples of the aggregate posterior (N, D) in some dimensions, and the normal of the prior's moments."""
+    from matplotlib.figure import Figure
+
+    shown = list(dims)[:MOST_HISTOGRAMS]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    width, height = max(7.0, 3.1 * columns + 0.6), 2.4 * rows + 1.4
+    figure = Figure(figsize=(width, height))  # laid out by hand: the automatic way takes seconds for 16 panels
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure.subplots_adjust(0.75 / width, 0.8 / height, 1 - 0.15 / width, 1 - 0.75 / height, wspace=0.25, hspace=0.4)
+    for axes, dim in zip(panels, shown, strict=False):
+        values = codes[:, dim]
+        axes.hist(
+            values,
+            bins=int(np.clip(len(values) ** 0.5, 10, 50)),
+            density=True,
+            histtype="stepfilled",
+            color="tab:blue",
+            alpha=0.6,
+            label="aggregate posterior",
+        )
+        if prior_mean is not None and prior_std is not None:
+            low, high = axes.get_xlim()
+            z = np.linspace(
+                min(low, prior_mean[dim] - 3 * prior_std[dim]), max(high, prior_mean[dim] + 3 * prior_std[dim]), 200
+            )
+            standard = (z - prior_mean[dim]) / prior_std[dim]
+            density = np.exp(-0.5 * standard**2) / (prior_std[dim] * np.sqrt(2 * np.pi))
+            axes.plot(z, density, color="black", linewidth=1.3, label="prior")
+        axes.set_title(f"z{dim}   mean {values.mean():.2f} · std {values.std():.2f}", fontsize=9)
+        axes.tick_params(labelsize=8)
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    figure.supxlabel("value of the dimension", fontsize=9, x=0.75 / width, ha="left")
+    figure.supylabel("density", fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower right", ncols=2, fontsize=9)
+    return figure
+
+
+def correlation_matrix(correlation: Array, *, title: str) -> Figure:
+    """Correlations (D, D) between dimensions, from -1 to 1."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 6.5), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(correlation, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    figure.colorbar(image, ax=axes, label="correlation")
+    axes.set(title=title, xlabel="dimension", ylabel="dimension")
+    if len(correlation) <= 20:
+        axes.set_xticks(range(len(correlation)))
+        axes.set_yticks(range(len(correlation)))
+    return figure

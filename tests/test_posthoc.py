@@ -1,0 +1,184 @@
+"""Samplers fitted after training: true densities, functions of their seed, and bound to the weights they are of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from sklearn.mixture import GaussianMixture
+from small_runs import SIZES
+
+from vaekit import load
+from vaekit.errors import CheckpointError, ConfigError
+from vaekit.posthoc import SAMPLERS, fit_sampler, load_sampler, sampler_folder, sampler_for, save_sampler
+from vaekit.posthoc.flow import FlowSampler
+from vaekit.posthoc.mixture import MixtureSampler
+from vaekit.runs import train
+
+MEANS = np.array([[-4.0, 0.0], [4.0, 1.0]])
+FACTORS = np.array([[[1.0, 0.0], [0.5, 0.6]], [[0.4, 0.0], [0.0, 1.5]]])
+KNOWN = MixtureSampler(np.array([0.3, 0.7]), MEANS, FACTORS)
+
+
+@pytest.fixture(params=SAMPLERS)
+def kind(request):
+    if request.param == "flow":
+        pytest.importorskip("zuko")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(digits_run):
+    return load(digits_run)
+
+
+@pytest.fixture
+def run(digits_run, tmp_path):
+    return shutil.copytree(digits_run, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def codes():
+    """Of two clusters with correlated dimensions, (400, 4)."""
+    noise, side = np.random.default_rng(0).standard_normal((400, 4)), np.sign(np.arange(400) % 3 - 0.5)
+    noise[:, 1] = 0.9 * noise[:, 0] + 0.3 * noise[:, 1]
+    return (0.5 * noise + 1.5 * side[:, None]).astype(np.float32)
+
+
+def test_a_mixture_is_found_again_from_its_samples():
+    fitted = MixtureSampler.fit(KNOWN.sample(20_000, seed=1), components=2)
+    order = np.argsort(fitted.means[:, 0])
+    assert np.allclose(fitted.weights[order], KNOWN.weights, atol=0.02)
+    assert np.allclose(fitted.means[order], MEANS, atol=0.06)
+    found, known = (f @ f.transpose(0, 2, 1) for f in (fitted.factors[order], FACTORS))
+    assert np.allclose(found, known, atol=0.1)
+
+
+def test_samples_of_a_mixture_have_its_mean_and_covariance():
+    drawn = KNOWN.sample(50_000, seed=2)
+    mean = KNOWN.weights @ MEANS
+    between = np.einsum("k,ki,kj->ij", KNOWN.weights, MEANS - mean, MEANS - mean)
+    covariance = np.einsum("k,kij->ij", KNOWN.weights, FACTORS @ FACTORS.transpose(0, 2, 1)) + between
+    assert np.allclose(drawn.mean(0), mean, atol=0.1) and np.allclose(np.cov(drawn.T), covariance, rtol=0.05, atol=0.05)
+
+
+def test_the_density_of_a_mixture_is_that_of_the_library_that_fitted_it(codes):
+    fitted = MixtureSampler.fit(codes, components=3, seed=4)
+    library = GaussianMixture(3)
+    library.weights_, library.means_ = fitted.weights, fitted.means
+    library.covariances_ = fitted.factors @ fitted.factors.transpose(0, 2, 1)
+    library.precisions_cholesky_ = np.linalg.inv(fitted.factors).transpose(0, 2, 1)
+    assert np.allclose(fitted.log_prob(codes), library.score_samples(codes))
+
+
+def test_a_sampler_describes_unseen_codes_better_than_the_prior(model, codes, kind):
+    facts = fit_sampler(model, kind, codes).facts
+    assert facts["held_out_nats"] > facts["held_out_prior_nats"] + 1
+
+
+def test_a_density_integrates_to_one_and_its_samples_follow_it(kind):
+    """E_p[f] by samples and by the density's integral over a grid agree."""
+    sampler = SAMPLERS[kind].fit(KNOWN.sample(2000, seed=3), seed=0)
+    axis = np.linspace(-12, 12, 301)
+    grid = np.stack([m.ravel() for m in np.meshgrid(axis, axis)], 1)
+    mass = np.exp(sampler.log_prob(grid)) * (axis[1] - axis[0]) ** 2
+    assert mass.sum() == pytest.approx(1, abs=0.01)
+    drawn = sampler.sample(4000, seed=1)
+    assert np.allclose(drawn.mean(0), mass @ grid, atol=5 * drawn.std(0) / np.sqrt(4000))
+
+
+def test_samples_are_a_function_of_the_seed_and_more_begin_with_the_same(codes, kind):
+    sampler = SAMPLERS[kind].fit(codes, seed=0)
+    many = sampler.sample(50, seed=7)
+    assert np.allclose(sampler.sample(9, seed=7), many[:9], atol=1e-5)
+    assert not np.allclose(sampler.sample(9, seed=8), many[:9])
+    again = SAMPLERS[kind].fit(codes, seed=0)
+    assert np.array_equal(again.sample(50, seed=7), many)
+
+
+def test_temperature_narrows_what_is_drawn(codes, kind):
+    sampler = SAMPLERS[kind].fit(codes, seed=0)
+    spreads = [float(sampler.sample(500, temperature=t).std()) for t in (0.0, 0.5, 1.0)]
+    assert spreads[0] < spreads[1] < spreads[2]
+    assert len(np.unique(sampler.sample(500, temperature=0.0).round(4), axis=0)) <= 10  # the centres
+
+
+def test_a_flow_does_not_learn_its_codes_by_heart():
+    """More steps on few codes never describe those that were left out, the first tenth, worse than few steps do."""
+    pytest.importorskip("zuko")
+    few = np.random.default_rng(0).standard_normal((60, 12))
+    short, long = (FlowSampler.fit(few, steps=steps).log_prob(few[:6]).mean() for steps in (5, 300))
+    assert long > short - 0.5
+
+
+def test_a_saved_sampler_gives_the_same_samples(model, run, codes, kind):
+    fitted = fit_sampler(model, kind, codes, seed=1)
+    folder = save_sampler(run, fitted)
+    assert sorted(path.name for path in folder.iterdir()) == ["sampler.json", "sampler.safetensors"]
+    loaded = load_sampler(run, model, kind)
+    assert np.array_equal(loaded.sampler.sample(30, seed=2), fitted.sampler.sample(30, seed=2))
+    assert loaded.facts["checkpoint"] == f"step-{model.step:08d}" and loaded.facts["seed"] == 1
+
+
+def test_it_is_fitted_once_and_again_for_other_weights(model, run, codes, kind):
+    said, asked = [], []
+
+    def training_codes():
+        asked.append(1)
+        return codes
+
+    first = sampler_for(run, model, kind, training_codes, announce=said.append)
+    again = sampler_for(run, model, kind, training_codes, announce=said.append)
+    assert len(asked) == 1 and len(said) == 1 and "fitted the" in said[0]
+    assert np.array_equal(first.sampler.sample(3), again.sampler.sample(3))
+    other = load(run)
+    next(other.model.parameters()).data[0] += 1e-3
+    with pytest.raises(CheckpointError, match="not to the weights"):
+        load_sampler(run, other, kind)
+    sampler_for(run, other, kind, training_codes, announce=said.append)
+    assert len(asked) == 2 and "not to the weights" in said[1]
+    load_sampler(run, other, kind)
+
+
+def test_a_damaged_or_absent_sampler_is_refused(model, run, codes):
+    with pytest.raises(CheckpointError, match="holds no sampler"):
+        load_sampler(run, model, "mixture")
+    folder = save_sampler(run, fit_sampler(model, "mixture", codes))
+    tensors = folder / "sampler.safetensors"
+    data = bytearray(tensors.read_bytes())
+    data[-3] ^= 1
+    tensors.write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_sampler(run, model, "mixture")
+    (folder / "sampler.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not JSON"):
+        load_sampler(run, model, "mixture")
+
+
+def test_an_unknown_sampler_gets_a_suggestion(model, run, codes):
+    with pytest.raises(ConfigError, match="did you mean 'mixture'"):
+        sampler_for(run, model, "mixtur", lambda: codes)
+    assert not sampler_folder(run, "mixtur").exists()
+
+
+def test_a_flow_without_its_package_is_one_sentence(model, codes, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zuko", None)
+    with pytest.raises(ConfigError, match=r"needs the package zuko; pip install 'vaekit\[flows\]'"):
+        fit_sampler(model, "flow", codes)
+
+
+def test_few_codes_give_few_components_and_one_code_none(model):
+    few = np.random.default_rng(1).standard_normal((30, 4)).astype(np.float32)
+    assert len(fit_sampler(model, "mixture", few).sampler.weights) == 1
+    with pytest.raises(ConfigError, match="cannot be fitted to 1 codes"):
+        fit_sampler(model, "mixture", few[:1])
+
+
+def test_an_autoencoder_has_a_sampler_too(tmp_path, codes):
+    run = train("digits", *SIZES, "model.kind=autoencoder", "training.epochs=0.1", out=tmp_path / "run")
+    fitted = sampler_for(run, load(run), "mixture", lambda: codes)
+    assert fitted.facts["held_out_prior_nats"] is None
+    assert json.loads((sampler_folder(run, "mixture") / "sampler.json").read_text())["kind"] == "mixture"
