@@ -8,10 +8,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from vaekit import load, train
+from vaekit import load, plots, train
 from vaekit.data import load_splits
+from vaekit.latentspace.opened import as_floats
 from vaekit.runs import read_config
 from vaekit.sampling import codes_near, interpolate, latent_grid
 
@@ -23,12 +23,8 @@ options = parser.parse_args()
 
 
 def save_rows(rows: list[np.ndarray], name: str) -> None:
-    """Rows of uint8 images as one picture, every pixel as 4×4."""
-    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
-    path = options.out / "story" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet.repeat(4, 0).repeat(4, 1)).save(path)
-    print(path)
+    """Rows of uint8 images as one picture, every pixel enlarged by a whole factor."""
+    print(plots.save_picture(plots.image_grid([as_floats(row) for row in rows]), options.out / "story" / name))
 
 
 # 1. The data: 28×28 grey images, padded to 32×32 by the recipe.

@@ -8,9 +8,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from vaekit import load, train
+from vaekit import load, plots, train
+from vaekit.latentspace.opened import as_floats
 from vaekit.runs import dataset_of
 from vaekit.sampling import interpolate
 
@@ -35,10 +35,7 @@ for mode in ("linear", "spherical"):
     codes = interpolate(start, end, 10, mode)
     norms = np.linalg.norm(codes, axis=1)
     print(f"{mode:10} distance from the centre: {norms[0]:.2f} at the start, {norms[5]:.2f} midway, {norms[-1]:.2f}")
-    rows.append(np.concatenate(list(vae.decode(codes)), axis=1))
+    rows.append(as_floats(vae.decode(codes)))
 
-sheet = np.concatenate(rows, axis=0).repeat(4, 0).repeat(4, 1)  # every pixel as 4×4, so that it stays sharp
-path = options.out / "grids" / "line_and_arc.png"
-path.parent.mkdir(exist_ok=True)
-Image.fromarray(sheet).save(path)
-print(f"{path}: the line above, the arc below")
+sheet = plots.image_grid(rows, titles=("above on a straight line, below on an arc",))
+print(plots.save_picture(sheet, options.out / "grids" / "line_and_arc.png"))

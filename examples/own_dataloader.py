@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from vaekit import evaluate, fit, load, picture_run
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--count", type=int, default=2000)
+parser.add_argument("--count", type=int, default=4000)
 parser.add_argument("--out", type=Path, default=Path("runs/example-own-data"))
 parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
 options = parser.parse_args()
@@ -33,7 +33,9 @@ def shapes(count: int, seed: int) -> TensorDataset:
 train_loader = DataLoader(shapes(options.count, seed=0), batch_size=64, shuffle=True)
 test_loader = DataLoader(shapes(options.count // 5, seed=1), batch_size=64)
 
-settings = ["model.latent_dim=8", "training.epochs=20", "training.batch_size=64", *options.overrides]
+# What is not said here is as in the recipe "arrays"; recipe="digits" would take another.
+settings = ["model.network={kind: mlp, widths: [256, 256]}", "model.latent_dim=6", "model.likelihood=bernoulli"]
+settings += ["data.binarize=dynamic", "training.epochs=100", "training.batch_size=64", *options.overrides]
 run = fit(train_loader, test_loader, *settings, class_names=("square", "disc"), out=options.out, resume=True)
 
 # From here on it is a run like any other: it keeps its images, so every command works on it.
