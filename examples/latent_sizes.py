@@ -1,7 +1,7 @@
 """How many latent dimensions: what 2, 8 and 32 can hold, and how many of them a model uses.
 
 With few dimensions reconstructions are blurred, because there is no room for the rest of the image. Beyond some number
-more do not help: the ELBO leaves what it does not need at the prior (those dimensions have a KL of 0).
+more do not help: rate and ELBO stay where they are, shared by more dimensions or by the same few.
 """
 
 import argparse
