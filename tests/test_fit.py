@@ -84,6 +84,13 @@ def test_colour_with_channels_first_or_last_is_the_same():
     assert gather([colour]).images.shape == (5, 3, 6, 8)
 
 
+@pytest.mark.parametrize("between", [-0.4, 0.0, 0.4])
+def test_floats_go_to_the_nearest_of_256_values(between):
+    values = torch.arange(1, 255).view(-1, 1, 1)
+    found = gather([(values + between) / 255]).images
+    assert sorted(found.ravel().tolist()) == list(range(1, 255))
+
+
 def test_0_and_1_of_booleans_are_black_and_white(images):
     assert set(np.unique(gather([images > 100]).images)) == {0, 255}
 
@@ -205,7 +212,8 @@ def test_it_resumes_to_the_same_history_and_refuses_other_images(tmp_path, image
     part = tmp_path / "part"
     fit(loader(), None, *SMALL, "training.schedule=constant", out=part)
     with pytest.raises(BusyError, match="already holds a run"):
-        fit(loader(), None, *SMALL, out=part)
+        fit(255 - images, None, *SMALL, out=part)
+    assert len(list(part.glob("images-*.npz"))) == 1
     fit(loader(), None, "training.epochs=4", out=part, resume=True)
     assert len(list(part.glob("images-*.npz"))) == 1
     ends = [state_of(run)["progress"]["history"][-1] for run in (whole, part)]
