@@ -174,8 +174,8 @@ def read_arrays(path: Path) -> tuple[dict[str, Dataset], str]:
     """The data sets of a .npz file by the names of PARTS (a .npy file is all `train`), and SHA-256 of its content."""
     try:
         columns = _columns(path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no readable .npz or .npy file ({error}); write it with numpy.savez") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # numpy's own words advise to trust a pickle
+        raise DataError(f"{path} is no readable .npz or .npy file of plain arrays; write it with numpy.savez") from None
     if "train" not in columns:
         held = ", ".join(columns) or "nothing"
         raise DataError(f"{path} holds {held} but no 'train'; write it with numpy.savez(file, train=images, …)")
