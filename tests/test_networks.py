@@ -8,7 +8,7 @@ import torch
 
 from vaekit.build import NETWORKS, build_model
 from vaekit.config.schema import ModelConfig, Part
-from vaekit.networks import Up, default_widths
+from vaekit.networks import Up, default_widths, folded, quartered
 from vaekit.training.device import place
 
 SHAPES = [(1, 28, 20), (3, 33, 47), (1, 8, 8), (2, 31, 32), (1, 1, 9), (4, 5, 3), (3, 64, 64)]
@@ -117,6 +117,12 @@ def test_one_channel_is_decoded_alike_by_patches_and_by_the_transposed_convoluti
         results.append((y, *torch.autograd.grad(y.square().sum(), parts)))
     for scattered, direct in zip(*results, strict=True):
         assert torch.allclose(scattered, direct, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (4, 2), (1, 1)])
+def test_both_sums_of_patches_are_the_same(height, width):
+    patches = torch.randn(2, height, width, 4, 4)
+    assert torch.allclose(quartered(patches), folded(patches), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["conv", "resnet"])

@@ -145,6 +145,8 @@ def die():
 @pytest.mark.parametrize(
     "options",
     [
+        ("training.guard=false", "training.clip=null", "training.accumulate=1"),
+        pytest.param(("training.compile=on",), marks=pytest.mark.slow),
         ("training.optimizer=adam", "training.clip=null"),
         ("training.optimizer=adamw", "training.weight_decay=0.01", "training.ema=null"),
         ("training.optimizer=adamax", "training.schedule=step", "training.decay_every=8"),
@@ -154,7 +156,18 @@ def die():
         ("model.kind=autoencoder", "model.corruption=mask"),
         ("data.binarize=none", "data.dequantize=true", "model.likelihood={kind: gaussian, scale: optimal}"),
     ],
-    ids=["adam", "adamw", "adamax", "bf16", "fp16", "batchnorm", "denoising", "optimal-scale"],
+    ids=[
+        "unguarded",
+        "compiled",
+        "adam",
+        "adamw",
+        "adamax",
+        "bf16",
+        "fp16",
+        "batchnorm",
+        "denoising",
+        "optimal-scale",
+    ],
 )
 def test_resumed_is_the_same_to_the_byte_with(options, tmp_path):
     chosen = (*EVERYTHING, "training.epochs=3", *options)

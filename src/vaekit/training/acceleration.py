@@ -144,16 +144,18 @@ class Captured:
 
     def __init__(self, body: Callable[[], None], device: torch.device) -> None:
         """Warm up and capture `body`, which changes state: the caller puts that back."""
-        side = torch.cuda.Stream(device)
-        side.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
+        with torch.cuda.device(device):
+            side = torch.cuda.Stream(device)
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    body()
+            torch.cuda.current_stream(device).wait_stream(side)
+            torch.cuda.empty_cache()  # the graph has a pool of its own
+            self.graph = torch.cuda.CUDAGraph()
+            # thread_local: the thread that fetches the next batch goes on meanwhile
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 body()
-        torch.cuda.current_stream(device).wait_stream(side)
-        torch.cuda.empty_cache()  # the graph has a pool of its own
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            body()
 
     def replay(self) -> None:
         """One step."""
