@@ -13,6 +13,7 @@ from vaekit.errors import NumericalError
 from vaekit.runs import train
 from vaekit.training import acceleration
 from vaekit.training.acceleration import put_back, try_to_capture, worth_capturing, worth_compiling
+from vaekit.training.device import usable_cores
 from vaekit.training.loggers import Several, Silent
 from vaekit.training.loop import Trainer
 
@@ -345,6 +346,18 @@ def test_the_parts_are_kept_on_resume(tmp_path):
     seen = short_of_memory(again, 20)
     again.fit()
     assert seen and max(seen) <= 20, "the resumed run does not run out of memory again"
+
+
+# Threads
+
+
+@pytest.mark.parametrize(
+    ("text", "most"), [("150000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("", None)]
+)
+def test_no_more_threads_than_cores_to_use(tmp_path, text, most):
+    everything = usable_cores(tmp_path / "absent")
+    (tmp_path / "cpu.max").write_text(text)
+    assert usable_cores(tmp_path / "cpu.max") == (most or everything) >= 1
 
 
 # On a GPU

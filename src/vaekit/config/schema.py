@@ -141,7 +141,7 @@ class TrainingConfig:
     compile: Literal["auto", "on", "off"] = "auto"  # forward and loss; auto: where the run is long enough to win by it
     capture: Literal["auto", "on", "off"] = "auto"  # the whole step as one CUDA graph; on a GPU alone
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    threads: Count | None = None  # CPU threads; None leaves torch's choice
+    threads: Count | None = None  # CPU threads; None: as many as there are cores to use
     deterministic: bool = False  # on a GPU: the same bytes every time, slower
     seed: Index = 0
     validate_every: Count | None = None  # steps; None: once an epoch

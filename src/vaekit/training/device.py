@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +45,27 @@ def place(model: Model, device: torch.device) -> Model:
     """The model on the device, its filters laid out as the device's convolutions want them: channels last."""
     model = model.to(device)
     return model if device.type == "mps" else model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def choose_threads(asked: int | None) -> None:
+    """Use as many CPU threads as asked for, or no more than there are cores to use."""
+    if asked is not None:
+        torch.set_num_threads(asked)
+    elif (cores := usable_cores()) < torch.get_num_threads():
+        torch.set_num_threads(cores)
+
+
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and the share that a container is given.
+
+    More threads than that wait for each other; torch sees the first limit and not the second.
+    """
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        return max(1, min(cores, int(allowed) // int(period)))
+    except (OSError, ValueError):  # no such limit: no file, or "max"
+        return cores
 
 
 def set_determinism(deterministic: bool) -> None:

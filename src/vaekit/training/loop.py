@@ -34,6 +34,7 @@ from vaekit.training.acceleration import (
 )
 from vaekit.training.device import (
     choose_device,
+    choose_threads,
     environment,
     generator_states,
     place,
@@ -73,8 +74,7 @@ class Trainer:
         self.config, self.splits, self.run, self.logger = config, splits, run, logger
         self.written = written or {}
         self.device = choose_device(training.device)
-        if training.threads is not None:
-            torch.set_num_threads(training.threads)
+        choose_threads(training.threads)
         set_determinism(training.deterministic)
         torch.manual_seed(training.seed)
 
