@@ -1,6 +1,8 @@
 """Imports point only to a lower room, and what must stay out of a path stays out of it."""
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ LEVELS = {
     6: ["check", "training", "plots"],
     7: ["trained"],
     8: ["runs", "doctor", "inference", "sampling", "posthoc"],
-    9: ["pictures", "reconstructions", "anomalies", "compare", "sweep", "quality"],
+    9: ["pictures", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders"],
     10: ["latentspace"],
     11: ["cli"],
 }
@@ -88,4 +90,6 @@ def test_public_surface_is_small_and_real():
 
     assert len(vaekit.__all__) <= 30
     for name in vaekit.__all__:
+        importlib.import_module(vaekit._HOMES[name])  # which must not hide what it is the home of
         assert getattr(vaekit, name).__doc__, f"{name} has no docstring"
+        assert not inspect.ismodule(getattr(vaekit, name)), f"{name} is the name of a module too"

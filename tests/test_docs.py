@@ -1,12 +1,15 @@
 """What the documents show is run: the README's Python, and the parts that docs/architecture.md adds."""
 
+import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from laws import assert_normalises, assert_samples_follow, assert_trains, assert_unchanged_by_duplication
 
 from vaekit import build
+from vaekit.runs import read_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,3 +62,62 @@ def test_the_readmes_tree_names_real_things():
         name = line.split()[0]
         where = ROOT / "src" / "vaekit" / name
         assert where.exists() or (ROOT / name).exists(), name
+
+
+# The table of features
+
+
+def features():
+    return (ROOT / "docs" / "features.md").read_text()
+
+
+def commands_in_features():
+    """Every command in backticks of docs/features.md."""
+    spans = re.findall(r"`([^`\n]+)`", features())
+    return [span for span in spans if span.split()[0] in ("vaekit", "make", "python") or span.startswith("scripts/")]
+
+
+def test_every_command_of_the_features_is_there(vaekit):
+    helped = vaekit("--help").out
+    targets = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert len(commands_in_features()) > 60
+    for command in commands_in_features():
+        program, *words = shlex.split(command)
+        if program == "make":
+            assert words[0] in targets, command
+        elif program == "vaekit":
+            assert words[0] == "VERB" or f"  {words[0]} " in helped, command
+        else:
+            assert (ROOT / (words[0] if program == "python" else program)).is_file(), command
+
+
+def test_every_option_of_the_features_is_there(vaekit):
+    for command in commands_in_features():
+        program, *words = shlex.split(command)
+        options = [word for word in words if word.startswith("--")]
+        if program != "vaekit" or words[0] == "VERB" or not options:
+            continue
+        helped = vaekit(words[0], "--help").out
+        for option in options:
+            assert f"{option} " in helped, command
+
+
+def test_every_training_of_the_features_is_a_valid_config():
+    trainings = [shlex.split(c)[2:] for c in commands_in_features() if c.startswith("vaekit train ")]
+    assert len(trainings) > 20
+    for recipe, *overrides in trainings:
+        read_config(recipe, overrides)
+
+
+def test_every_function_of_the_features_is_there():
+    names = {name for name in re.findall(r"`(vaekit\.[\w.]+)`", features()) if not name.endswith("ipynb")}
+    assert len(names) > 30
+    for name in names:
+        pkgutil.resolve_name(name)
+
+
+def test_the_snippet_of_the_features_prints_the_shapes_beside_it(capsys):
+    (block,) = python_blocks("docs/features.md")
+    exec(block, {})
+    shapes = [tuple(map(int, found)) for found in re.findall(r"\[(\d+), (\d+)\]", capsys.readouterr().out)]
+    assert shapes == [tuple(map(int, found)) for found in re.findall(r"\((\d+), (\d+)\)", block.split("#")[-1])]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vaekit.compare.denoising import compare_dae
     from vaekit.compare.runs import compare_runs
     from vaekit.errors import VaekitError
+    from vaekit.loaders import fit
     from vaekit.pictures import picture_run
     from vaekit.reconstructions import reconstruct_images
     from vaekit.runs import evaluate, train
@@ -26,6 +27,7 @@ __all__ = [
     "compare_dae",
     "compare_runs",
     "evaluate",
+    "fit",
     "load",
     "picture_run",
     "rank_anomalies",
@@ -41,6 +43,7 @@ _HOMES = {
     "compare_dae": "vaekit.compare.denoising",
     "compare_runs": "vaekit.compare.runs",
     "evaluate": "vaekit.runs",
+    "fit": "vaekit.loaders",
     "load": "vaekit.trained",
     "picture_run": "vaekit.pictures",
     "rank_anomalies": "vaekit.anomalies",

@@ -68,7 +68,7 @@ def train(
     """
     config = read_config(recipe, overrides, data_dir)
     choose_device(config.training.device)  # refuses one that is not here before any time is spent
-    run = Path(out) if out is not None else (_newest_run(config.name) if resume else _free_folder(config.name))
+    run = chosen_folder(config.name, out, resume)
     with _locked(run, resume):
         tidy(run)
         saved = load_checkpoint(locate(run, "latest")) if resume and saved_steps(run) else None
@@ -183,6 +183,19 @@ def refuse_another_run(run: Path, config: Config) -> None:
         raise ConfigError(f"{run} holds a run with another {different[0]}; choose another --out")
 
 
+def chosen_folder(name: str, out: str | Path | None, resume: bool) -> Path:
+    """The folder of a run: `out`, or else a new one below runs/, or its newest one where it is to be resumed."""
+    if out is not None:
+        return Path(out)
+    return _newest_run(name) if resume else _free_folder(name)
+
+
+def refuse_held(run: Path, resume: bool) -> None:
+    """BusyError where a folder holds a run that was not to be resumed."""
+    if not resume and saved_steps(run):
+        raise BusyError(f"{run} already holds a run; add --resume to go on with it, or choose another --out")
+
+
 def _free_folder(name: str) -> Path:
     taken = 1
     while (run := Path("runs") / (name if taken == 1 else f"{name}-{taken}")).exists():
@@ -215,8 +228,7 @@ def _locked(run: Path, resume: bool) -> Iterator[None]:
             raise BusyError(f"{run} is in use by another process; wait for it, or choose another --out") from None
         except OSError:
             pass  # a file system without locks: nothing to ask
-        if not resume and saved_steps(run):
-            raise BusyError(f"{run} already holds a run; add --resume to go on with it, or choose another --out")
+        refuse_held(run, resume)
         try:
             yield
         finally:

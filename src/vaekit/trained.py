@@ -13,7 +13,7 @@ from torch import Tensor
 from vaekit.build import build_model
 from vaekit.checkpoint import Checkpoint, load_checkpoint, load_weights, locate
 from vaekit.config.schema import Config
-from vaekit.data.images import open_image, pad_to, to_shape
+from vaekit.data.images import bytes_of_floats, open_image, pad_to, to_shape
 from vaekit.data.pixels import Pixels, content_of
 from vaekit.errors import ConfigError, DataError
 from vaekit.models import VAE, Model
@@ -62,7 +62,7 @@ class Trained:
     def _prepared(self, image: ImageLike) -> Array:
         channels, height, width = self.shape
         if isinstance(image, np.ndarray) and image.dtype.kind == "f":
-            image = _bytes_of_floats(image)
+            image = bytes_of_floats(image)
         opened = open_image(image, 1 if channels == 1 else 3)
         if opened.size == 0:
             raise DataError(f"this image of {opened.shape[0]}×{opened.shape[1]} holds no pixel; leave it out")
@@ -118,12 +118,6 @@ class Trained:
         content = self.cropped(means).clamp(0, 1)
         values = (content * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return values[..., 0] if values.shape[-1] == 1 else values
-
-
-def _bytes_of_floats(image: Array) -> Array:
-    if not ((image >= 0) & (image <= 1)).all():  # NaN is neither
-        raise DataError("an array of floats must lie in [0, 1]; divide by 255, or give uint8")
-    return np.rint(image * 255).astype(np.uint8)
 
 
 def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:

@@ -28,7 +28,7 @@ def list_sources(data_dir: DataDir = None) -> None:
     rows = []
     for source in SOURCES.values():
         present = all(locate(file, root) for file in source.files)
-        state = "built in or your own folder" if not source.files else "on disk" if present else "to be downloaded"
+        state = "built in or your own" if not source.files else "on disk" if present else "to be downloaded"
         rows.append((source.name, f"{source.about} [{state}]"))
     console.table(f"data sets (downloads go to {root})", rows)
 

@@ -121,6 +121,22 @@ def _typed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array
 
 
+def bytes_of_floats(values: npt.NDArray[Any]) -> Uint8Array:
+    """uint8 of floats in [0, 1], rounded to the nearest k/255. DataError for any other value.
+
+    Example:
+        >>> bytes_of_floats(np.array([0.0, 0.5, 1.0])).tolist()
+        [0, 128, 255]
+    """
+    if not ((values >= 0) & (values <= 1)).all():  # NaN is neither
+        low, high = (f"{bound:.3g}" for bound in (values.min(), values.max()))
+        raise DataError(
+            f"floats must lie in [0, 1] but these go from {low} to {high}; divide by 255, leave out what normalises "
+            "them, or give uint8"
+        )
+    return np.rint(values * 255).astype(np.uint8)
+
+
 def _from_16_bits(array: npt.NDArray[Any]) -> Uint8Array:
     return ((array.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vaekit.config.schema import DataConfig
+from vaekit.data.arrays import arrays_file, read_arrays
 from vaekit.data.dataset import Dataset, Progress
 from vaekit.data.download import RemoteFile, check_archive, data_root, fetch, read_verified
 from vaekit.data.images import Target, Uint8Array, prepare
@@ -186,6 +187,12 @@ def load_afhq(source: Source, config: DataConfig, progress: Progress) -> Loaded:
     return _tree(root, {"train": "train", "val": "test", "test": "test"}, config, progress)
 
 
+def load_arrays(source: Source, config: DataConfig, progress: Progress) -> Loaded:
+    """A .npz file of arrays: `train` and, where it has them, `validation`, `test`, their labels and `classes`."""
+    parts, content = read_arrays(arrays_file(config))
+    return Loaded(parts["train"], parts.get("validation"), parts.get("test"), content)
+
+
 def _tree(root: Path, split_names: dict[str, str], config: DataConfig, progress: Progress) -> Loaded:
     files = find_images(root)
     if not files:
@@ -267,6 +274,7 @@ SOURCES = {
         Source("fashion-mnist", "70,000 pieces of clothing, 28×28.", load_idx, 5000, 0, _GREY, _FASHION, _CLOTHES),
         Source("cifar10", "60,000 colour photographs of 32×32.", load_cifar10, 5000, 0, _COLOUR, _CIFAR, _OBJECTS),
         Source("afhq", "16,000 faces of cats, dogs and wild animals, 512×512.", load_afhq, 500),
+        Source("arrays", "Your own arrays: a .npz file; set data.path.", load_arrays, needs_path=True),
         Source("folder", "Your own images: any tree of files; set data.path.", load_folder, needs_path=True),
     )
 }

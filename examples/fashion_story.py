@@ -1,0 +1,52 @@
+"""Fashion-MNIST from data to interpolation: load, train, reconstructions, samples, interpolation, model and pictures.
+
+python examples/fashion_story.py                                # downloads the data, 2 latent dimensions
+python examples/fashion_story.py --recipe fashion-mnist         # 32 latent dimensions
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from vaekit import load, plots, train
+from vaekit.data import load_splits
+from vaekit.latentspace.opened import as_floats
+from vaekit.runs import read_config
+from vaekit.sampling import codes_near, interpolate, latent_grid
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--recipe", default="fashion-mnist-2d")
+parser.add_argument("--out", type=Path, default=Path("runs/example-fashion"))
+parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+options = parser.parse_args()
+
+
+def save_rows(rows: list[np.ndarray], name: str) -> None:
+    """Rows of uint8 images as one picture, every pixel enlarged by a whole factor."""
+    print(plots.save_picture(plots.image_grid([as_floats(row) for row in rows]), options.out / "story" / name))
+
+
+# 1. The data: 28×28 grey images, padded to 32×32 by the recipe.
+splits = load_splits(read_config(options.recipe, options.overrides).data)
+print(f"{len(splits.train):,} images to train, {len(splits.test):,} to test, {splits.facts['shape']} each")
+print("classes:", ", ".join(splits.train.class_names))
+
+# 2. The training. The loss is 500 · (cross-entropy, mean over pixels) + KL; both terms are in the history.
+run = train(options.recipe, *options.overrides, out=options.out, resume=True)
+vae = load(run)  # the model is saved in the run: this is how another program gets it
+last = vae.history[-1]
+print(f"distortion {last['distortion']:.2f} nats, rate {last['rate']:.2f} nats, weight {last['weight']:.3f}")
+
+# 3. Test images and their reconstructions.
+originals = vae.to_images(splits.test.images[:10] / 255)
+codes = vae.encode(list(originals))
+save_rows([originals, vae.decode(codes)], "reconstructions.png")
+
+# 4. Samples: over the whole plane where there are two dimensions, else from the prior; then near one image.
+plane = vae.decode(latent_grid(10)) if vae.latent_dim == 2 else vae.sample(100, seed=0)
+near = vae.decode(codes_near(codes[0], 10, scale=0.2))
+save_rows([*plane.reshape(10, 10, *plane.shape[1:]), near], "samples.png")
+
+# 5. From the first image to the second.
+save_rows([vae.decode(interpolate(codes[0], codes[1], 10))], "interpolation.png")

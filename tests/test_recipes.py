@@ -1,0 +1,88 @@
+"""Every recipe says what it is, and takes one step on images of the shape of its data."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from vaekit import load, train
+from vaekit.config.load import load_config, recipe_names
+from vaekit.data import sources
+from vaekit.data.dataset import Dataset
+from vaekit.runs import read_config
+
+COUNT = 24
+
+
+class Expected(NamedTuple):
+    """What the network of a recipe must see and give."""
+
+    shape: tuple[int, int, int]
+    latent_dim: int
+    widths: list[int] | None = None
+
+
+EXPECTED = {
+    "afhq": Expected((3, 64, 64), 128, [32, 64, 128, 256]),
+    "arrays": Expected((1, 28, 28), 32),
+    "cifar10": Expected((3, 32, 32), 128),
+    "digits": Expected((1, 8, 8), 16),
+    "fashion-mnist": Expected((1, 32, 32), 32, [32, 64, 128]),
+    "fashion-mnist-2d": Expected((1, 32, 32), 2, [32, 64, 128]),
+    "folder": Expected((3, 64, 64), 64),
+    "mnist": Expected((1, 28, 28), 40),
+    "mnist-2d": Expected((1, 28, 28), 2),
+    "mnist-beta": Expected((1, 28, 28), 20, [200]),
+    "mnist-mlp": Expected((1, 28, 28), 20, [200]),
+}
+
+
+@pytest.fixture
+def made_images(monkeypatch):
+    """Every source gives the same few images, of its own shape (those of folders: 64×64 colour)."""
+
+    def load_made(source, config, progress):
+        shape = source.shape or EXPECTED[config.path or "arrays"].shape
+        images = np.random.default_rng(0).integers(0, 256, (COUNT, *shape), np.uint8)
+        return sources.Loaded(Dataset(torch.from_numpy(images)), None, None, "made")
+
+    for name, source in sources.SOURCES.items():
+        monkeypatch.setitem(sources.SOURCES, name, replace(source, load=load_made))
+
+
+def test_the_recipes_are_these():
+    assert recipe_names() == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_says_what_it_is_whence_it_comes_what_to_expect_and_what_it_costs(name):
+    said = load_config(name).recipe
+    for text in (said.about, said.source, said.expect, said.cost):
+        assert len(text) > 10, f"{name}: {said}"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_trains_a_step(name, made_images, tmp_path):
+    words = ["data.validation=4", "data.test=4", "training.batch_size=4", "training.epochs=0.25", "training.warmup=0"]
+    own = sources.SOURCES[load_config(name).data.source].shape is None  # its shape is that of one's files
+    run = train(name, *words, *([f"data.path={name}"] if own else []), out=tmp_path / "run")
+    trained = load(run)
+    assert (trained.shape, trained.latent_dim) == EXPECTED[name][:2]
+    assert EXPECTED[name].widths in (None, list(trained.config.model.network.options.get("widths", [])))
+    assert np.isfinite(trained.history[-1]["distortion"]) and trained.history[-1]["skipped"] == 0
+    assert trained.sample(2).shape[0] == 2
+
+
+def test_the_weight_of_fashion_is_500_on_the_mean_over_pixels(made_images, tmp_path):
+    words = ["data.validation=4", "data.test=4", "training.batch_size=4", "training.epochs=0.25"]
+    row = load(train("fashion-mnist-2d", *words, out=tmp_path / "run")).history[-1]
+    assert row["weight"] == 500 / (32 * 32) and row["beta"] == 1
+
+
+def test_beta_is_the_only_difference_between_mnist_mlp_and_mnist_beta():
+    plain, beta = read_config("mnist-mlp"), read_config("mnist-beta")
+    assert beta.objective.options == {"beta": 4}
+    alike = replace(beta, name=plain.name, recipe=plain.recipe, objective=plain.objective)
+    assert alike == plain
