@@ -41,15 +41,15 @@ def main() -> None:
     print(head, flush=True)
     if not with_pythae:
         print("pythae is not installed, so its rows are missing; pip install -c constraints.txt '.[bench]'")
-    began, sections = time.perf_counter(), [head]
+    began = time.perf_counter()
+    tables: list[Table] = []
     for name in options.only or PARTS:
         for table in PARTS[name](device, options.quick, with_pythae):
-            sections.append(table.markdown())
-            print(f"\n{sections[-1]}", flush=True)
-    took = f"Measured in {(time.perf_counter() - began) / 60:.1f} minutes{' with --quick' if options.quick else ''}."
-    print(f"\n{took}")
+            tables.append(table)
+            print(f"\n{table.markdown()}", flush=True)
+    print(f"\nMeasured in {(time.perf_counter() - began) / 60:.1f} minutes.")
     if options.write:
-        write_section(options.write, options.device, "\n\n".join([*sections, took]))
+        write_section(options.write, options.device, head + (" · quick" if options.quick else ""), tables)
 
 
 if __name__ == "__main__":

@@ -54,9 +54,9 @@ BARE = ("training.clip=null", "training.ema=null", "training.guard=false")
 
 
 def images(count: int, side: int = 28, channels: int = 1) -> Tensor:
-    """uint8 (N, C, H, W), mostly dark like digits; speed does not depend on what they show."""
+    """uint8 (N, C, H, W); speed does not depend on what they show."""
     generator = torch.Generator().manual_seed(0)
-    return (torch.rand(count, channels, side, side, generator=generator) ** 4 * 255).to(torch.uint8)
+    return torch.randint(0, 256, (count, channels, side, side), generator=generator, dtype=torch.uint8)
 
 
 def config_of(network: Network, batch: int, *overrides: str) -> Config:

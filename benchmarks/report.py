@@ -33,11 +33,16 @@ class Table:
         return "\n\n".join([f"### {self.title}", body, *self.notes])
 
 
-def write_section(path: Path, kind: str, text: str) -> None:
-    """Replace what stands between the marks of this kind of machine (`cpu` or `cuda`)."""
+def write_section(path: Path, kind: str, head: str, tables: list[Table]) -> None:
+    """Put tables between the marks of this kind of machine (`cpu` or `cuda`), each in the place of its namesake."""
     begin, end = f"<!-- {kind}: written by make bench -->", f"<!-- end of {kind} -->"
     page = path.read_text()
     if begin not in page or end not in page:
         raise SystemExit(f"{path} has no marks '{begin}' and '{end}'")
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    path.write_text(pattern.sub(lambda match: f"{begin}\n\n{text}\n\n{end}", page))
+    before, rest = page.split(begin)
+    old, after = rest.split(end)
+    sections = {text.split("\n", 1)[0]: text.strip() for text in re.split(r"^### ", old, flags=re.MULTILINE)[1:]}
+    for table in tables:
+        sections[table.title] = f"{table.markdown().removeprefix('### ')}\n\n{head}"
+    body = "\n\n".join(f"### {text}" for text in sections.values())
+    path.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}")
