@@ -162,7 +162,7 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 class GradientChannelsLast(torch.autograd.Function):
-    """The identity. Its gradient is laid out as the convolution wants it, or the library would do so at its own pace."""
+    """The identity, whose gradient is laid out as the convolution before it wants it."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
