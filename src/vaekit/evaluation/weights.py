@@ -66,6 +66,7 @@ def read_weights(path: Path, file: WeightFile | None = None) -> Weights:
             f"{path} is damaged or another file: SHA-256 {found}, expected {file.sha256}; fetch {file.url} again"
         )
     try:
+        # these networks are published as torch files alone; weights_only builds tensors and calls nothing
         tensors = parse_safetensors(data) if safe else torch.load(io.BytesIO(data), "cpu", weights_only=True)
     except Exception as error:  # each format has its own, and torch passes on those of zip and pickle
         raise CheckpointError(f"{path} holds no plain tensors ({type(error).__name__}); fetch it again") from None
