@@ -105,7 +105,7 @@ def test_the_default_compiler_agrees_too(tmp_path, case, way):
     from torch._inductor import config
 
     with config.patch(fallback_random=True):  # the same noise as the eager step
-        assert_same_at_each_step(trainer_of(tmp_path, *CASES[case], *LONG), way, 200)
+        assert_same_at_each_step(trainer_of(tmp_path, *CASES[case], *LONG), way, 200, **acceleration.IN_CPP)
 
 
 def test_a_network_with_batch_statistics_is_compiled_by_its_forward_pass_alone(tmp_path, monkeypatch):
@@ -210,7 +210,9 @@ def test_the_choice_is_said_stored_and_kept_on_resume(tmp_path, monkeypatch):
     run = tmp_path / "run"
     heard = Heard()
     train("digits", *SIZES, *MLP, "training.epochs=2", out=run, loggers=[heard])
-    assert calls == [{"fullgraph": True, "dynamic": False}], "forward, loss and gradients as one function"
+    assert calls == [{"fullgraph": True, "dynamic": False, **acceleration.IN_CPP}], (
+        "forward, loss and gradients as one function"
+    )
     assert any(line.startswith("step: compiled") for line in heard.lines)
     assert state_of(run)["choices"] == {"compiled": True, "captured": False, "parts": 1}
     monkeypatch.setitem(acceleration.STEPS_TO_COMPILE, "cpu", 10**9)

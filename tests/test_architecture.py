@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "vaekit"
 LEVELS = {
-    0: ["errors", "distributions", "schedules", "noise"],
+    0: ["errors", "distributions", "schedules", "noise", "convolutions"],
     1: ["config", "trace"],
     2: ["networks", "data", "checkpoint"],
     3: ["conditionals", "priors"],

@@ -5,10 +5,12 @@ import inspect
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vaekit.build import NETWORKS, build_model
 from vaekit.config.schema import ModelConfig, Part
-from vaekit.networks import SumOfTaps, Up, default_widths, sum_of_taps, taps_of
+from vaekit.convolutions import ToOneChannel, TransposedConv, to_one_channel, to_one_channel_gradients
+from vaekit.networks import default_widths
 from vaekit.training.device import place
 
 SHAPES = [(1, 28, 20), (3, 33, 47), (1, 8, 8), (2, 31, 32), (1, 1, 9), (4, 5, 3), (3, 64, 64)]
@@ -104,27 +106,26 @@ def test_default_widths_reach_about_four_pixels():
         assert 2.5 <= side / 2**halvings <= 6
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 5), (1, 2)])
-def test_one_channel_is_decoded_alike_by_taps_and_by_the_transposed_convolution(height, width):
-    """Values and every gradient; a CPU takes the first, a GPU the second."""
+@pytest.mark.parametrize(("channels", "side"), [((6, 1), (8, 8)), ((6, 1), (7, 5)), ((3, 1), (1, 2)), ((5, 2), (4, 3))])
+def test_a_transposed_convolution_is_torchs(channels, side):
+    """Values and every gradient: a CPU computes one output channel by an operator of ours."""
     torch.manual_seed(0)
-    up = Up(6, 1, 2 * height, 2 * width)
-    x = torch.randn(3, 6, height, width, requires_grad=True)
+    layer = TransposedConv(*channels)
+    x = torch.randn(3, channels[0], *side, requires_grad=True)
     results = []
-    for layer in (up._scattered, up.conv):
-        y = layer(x)
-        parts = (x, up.conv.weight, up.conv.bias)
-        results.append((y, *torch.autograd.grad(y.square().sum(), parts)))
-    for scattered, direct in zip(*results, strict=True):
-        assert torch.allclose(scattered, direct, rtol=1e-4, atol=1e-4)
+    for y in (layer(x), F.conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=1)):
+        results.append((y, *torch.autograd.grad(y.square().sum(), (x, layer.weight, layer.bias))))
+    for ours, torchs in zip(*results, strict=True):
+        assert torch.allclose(ours, torchs, rtol=1e-4, atol=1e-4)
 
 
-def test_the_sum_of_taps_is_an_operator_as_torch_wants_it():
-    """Its fake has the real one's shape and layout, its gradient is that of finite differences."""
-    taps = torch.randn(4, 4, 2, 3, 5, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(sum_of_taps, (taps.detach(),))
-    torch.library.opcheck(taps_of, (torch.randn(2, 1, 6, 8),))
-    assert torch.autograd.gradcheck(SumOfTaps.apply, (taps,))
+def test_the_operators_of_one_channel_are_as_torch_wants_them():
+    """A fake has the real one's shape and layout, the gradients are those of finite differences."""
+    x = torch.randn(2, 5, 3, 4, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(5, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+    torch.library.opcheck(to_one_channel, (x.detach(), weight.detach()))
+    torch.library.opcheck(to_one_channel_gradients, (torch.randn(2, 1, 6, 8).double(), x.detach(), weight.detach()))
+    assert torch.autograd.gradcheck(ToOneChannel.apply, (x, weight))
 
 
 @pytest.mark.parametrize("name", ["conv", "resnet"])

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekit.config.schema import Count, Index
+from vaekit.convolutions import Conv, TransposedConv
 
 Shape = tuple[int, int, int]  # channels, height, width
 Activation = Literal["silu", "relu", "gelu", "elu", "tanh", "leaky_relu"]
@@ -131,52 +132,6 @@ def _norm(kind: Norm, width: int) -> list[nn.Module]:
     return []
 
 
-def _channels(bias: Tensor | None) -> Tensor:
-    assert bias is not None
-    return bias.view(1, -1, 1, 1)
-
-
-class Conv(nn.Conv2d):
-    """A convolution that on a CPU adds its bias apart, whose fused gradient takes ten times as long as a sum."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu":
-            return super().forward(input)
-        y = F.conv2d(_channels_last(input), self.weight, None, self.stride, self.padding)
-        return GradientChannelsLast.apply(y) + _channels(self.bias)
-
-
-class TransposedConv(nn.ConvTranspose2d):
-    """The same for a transposed convolution."""
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if input.device.type != "cpu":
-            return super().forward(input, output_size)
-        x = _channels_last(input)
-        y = F.conv_transpose2d(x, self.weight, None, self.stride, self.padding)  # type: ignore[arg-type]
-        return GradientChannelsLast.apply(y) + _channels(self.bias)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-class GradientChannelsLast(torch.autograd.Function):
-    """The identity, whose gradient is laid out as the convolution before it wants it."""
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing to remember."""
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _channels_last(gradients[0])
-
-
 class Down(nn.Module):
     """Half the side, rounded up: an odd side is padded by one row or column first."""
 
@@ -196,88 +151,11 @@ class Up(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, height: int, width: int) -> None:
         super().__init__()
-        self.conv = TransposedConv(inputs, outputs, 4, stride=2, padding=1)
+        self.conv = TransposedConv(inputs, outputs)
         self.height, self.width = height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        slow = x.device.type == "cpu" and self.conv.out_channels == 1
-        y = self._scattered(x) if slow else self.conv(x)
-        return y[..., : self.height, : self.width]
-
-    def _scattered(self, x: Tensor) -> Tensor:
-        """The same as one matrix product, whose 16 planes, one for each tap of the filter, are shifted and added.
-
-        The CPU's transposed convolution runs a single output channel at 3 % of the machine's matrix rate.
-        """
-        batch, channels, height, width = x.shape
-        pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
-        taps = self.conv.weight.reshape(channels, -1).t() @ pixels.t()
-        return SumOfTaps.apply(taps.view(4, 4, batch, height, width)) + _channels(self.conv.bias)
-
-
-# Of a 4×4 filter with stride 2 and padding 1: the taps that even and odd outputs see, and how far each moves its plane.
-# The sum and its transpose are operators of our own, because the compiler would turn them into slow gathers.
-TAP_PAIRS = ((1, 3), (2, 0))
-TAP_SHIFT = {1: 0, 3: 1, 2: 0, 0: -1}
-
-
-@torch.library.custom_op("vaekit::sum_of_taps", mutates_args=())
-def sum_of_taps(taps: Tensor) -> Tensor:
-    """The image (B, 1, 2H, 2W) of the planes (4, 4, B, H, W) of a transposed convolution."""
-    batch, height, width = taps.shape[2:]
-    image = taps.new_empty(batch, height, 2, width, 2)
-    for row, rows in enumerate(TAP_PAIRS):
-        for column, columns in enumerate(TAP_PAIRS):
-            phase = taps[rows[0], columns[0]].clone()
-            for i, j in ((rows[0], columns[1]), (rows[1], columns[0]), (rows[1], columns[1])):
-                (to_row, from_row), (to_column, from_column) = _shifted(TAP_SHIFT[i]), _shifted(TAP_SHIFT[j])
-                phase[:, to_row, to_column] += taps[i, j][:, from_row, from_column]
-            image[:, :, row, :, column] = phase
-    return image.view(batch, 1, 2 * height, 2 * width)
-
-
-def _shifted(by: int) -> tuple[slice, slice]:
-    """Where a plane goes, and what of it, when it is moved by -1, 0 or 1."""
-    return {0: (slice(None), slice(None)), 1: (slice(1, None), slice(-1)), -1: (slice(-1), slice(1, None))}[by]
-
-
-@torch.library.custom_op("vaekit::taps_of", mutates_args=())
-def taps_of(image: Tensor) -> Tensor:
-    """The transpose of that sum: (4, 4, B, H, W) of an image (B, 1, 2H, 2W)."""
-    batch, _, height, width = image.shape
-    padded = F.pad(image[:, 0], (1, 1, 1, 1))
-    taps = image.new_empty(4, 4, batch, height // 2, width // 2)
-    for i in range(4):
-        for j in range(4):
-            taps[i, j] = padded[:, i : i + height : 2, j : j + width : 2]
-    return taps
-
-
-@sum_of_taps.register_fake
-def _(taps: Tensor) -> Tensor:
-    batch, height, width = taps.shape[2:]
-    return taps.new_empty(batch, 1, 2 * height, 2 * width)
-
-
-@taps_of.register_fake
-def _(image: Tensor) -> Tensor:
-    return image.new_empty(4, 4, len(image), image.shape[2] // 2, image.shape[3] // 2)
-
-
-class SumOfTaps(torch.autograd.Function):
-    """The sum with its gradient, in the form that can be differentiated inside a compiled function."""
-
-    @staticmethod
-    def forward(taps: Tensor) -> Tensor:
-        return sum_of_taps(taps)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Linear: the gradient needs nothing of the forward pass."""
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return taps_of(gradients[0].contiguous())
+        return self.conv(x)[..., : self.height, : self.width]
 
 
 class ResidualConv(nn.Module):
