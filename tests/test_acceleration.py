@@ -10,6 +10,7 @@ from vaekit.checkpoint import load_checkpoint, locate
 from vaekit.config.load import load_config, to_dict
 from vaekit.data.dataset import load_splits
 from vaekit.errors import NumericalError
+from vaekit.parallel import ALONE
 from vaekit.runs import train
 from vaekit.training import acceleration
 from vaekit.training.acceleration import put_back, try_to_capture, worth_capturing, worth_compiling
@@ -31,9 +32,9 @@ class Heard(Silent):
         self.lines.append(text)
 
 
-def trainer_of(run, *overrides, logger=None):
+def trainer_of(run, *overrides, logger=None, world=ALONE):
     config = load_config("digits", [*SIZES, *overrides], check=check_config)
-    trainer = Trainer(config, load_splits(config.data), run, logger or Several([]), to_dict(config))
+    trainer = Trainer(config, load_splits(config.data), run, logger or Several([]), to_dict(config), world)
     trainer.model.train()
     return trainer
 

@@ -52,6 +52,12 @@ class BusyError(VaekitError):
     exit_code = 7
 
 
+class LostProcessError(VaekitError):
+    """One of several processes that train together is gone; its own error says why."""
+
+    exit_code = 6
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """`did you mean 'vamp'? ` when a close name exists, then the whole choice.
 

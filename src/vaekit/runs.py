@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ from vaekit.evaluation.evaluate import Metrics, evaluate_model, expected_seconds
 from vaekit.evaluation.health import Finding, diagnose
 from vaekit.evaluation.lpips import load_lpips, lpips_unavailable
 from vaekit.evaluation.report import read_metrics, write_reports
+from vaekit.parallel import ALONE, World, join
 from vaekit.trained import Trained, load
 from vaekit.training.device import choose_device, differences, environment
-from vaekit.training.loggers import Logger, build_loggers
+from vaekit.training.loggers import Logger, Several, build_loggers
 from vaekit.training.loop import Trainer
+from vaekit.training.state import restore
 
 CHANGEABLE_ON_RESUME = {
     "training": {
@@ -67,38 +69,45 @@ def train(
     overridden, and where nothing was saved yet it starts. `out` defaults to a new folder under runs/.
     """
     config = read_config(recipe, overrides, data_dir)
-    choose_device(config.training.device)  # refuses one that is not here before any time is spent
-    run = chosen_folder(config.name, out, resume)
-    with _locked(run, resume):
-        tidy(run)
+    world = join()
+    choose_device(config.training.device, world)  # refuses one that is not here before any time is spent
+    run = Path(world.told(str(chosen_folder(config.name, out, resume))))
+    with _locked(run, resume) if world.leads else nullcontext():
+        if world.leads:
+            tidy(run)
+        world.wait()
         saved = load_checkpoint(locate(run, "latest")) if resume and saved_steps(run) else None
         if saved is not None:
             config = _resumed_config(run, saved, config.name, overrides, data_dir)
-        splits = load_splits(config.data, progress)
-        logger = build_loggers(run, config, loggers)
+        with world.one_first():
+            splits = load_splits(config.data, progress)
+        logger = build_loggers(run, config, loggers) if world.leads else Several([])
         try:
-            _train(config, run, logger, saved, splits)
+            _train(config, run, logger, saved, splits, world)
         finally:
             logger.close()
     return run
 
 
-def _train(config: Config, run: Path, logger: Logger, saved: Checkpoint | None, splits: Splits) -> None:
+def _train(
+    config: Config, run: Path, logger: Logger, saved: Checkpoint | None, splits: Splits, world: World = ALONE
+) -> None:
     if saved is not None:
         stored = saved.state["environment"].get("threads")
         if config.training.threads is None and stored and stored <= (os.cpu_count() or stored):
             torch.set_num_threads(stored)
     if skipped := splits.facts.get("skipped"):
         logger.message(f"{skipped} images could not be read and were skipped; see {splits.facts.get('skipped_csv')}")
-    trainer = Trainer(config, splits, run, logger, to_dict(config))
+    trainer = Trainer(config, splits, run, logger, to_dict(config), world)
     logger.message(describe(trainer))
     if saved is not None:
-        trainer.restore(saved)
+        restore(trainer, saved)
         _say_what_changed(trainer, saved, logger)
     elif config.training.start_from:
         trainer.start_from(load_checkpoint(locate(Path(config.training.start_from)), ("ema",)))
         logger.message(f"weights from {config.training.start_from}; steps, optimiser and schedules start afresh")
-    write_text_atomically(run / "config.yaml", to_yaml(config))
+    if world.leads:
+        write_text_atomically(run / "config.yaml", to_yaml(config))
     trainer.fit()
 
 
@@ -107,16 +116,17 @@ def describe(trainer: Trainer) -> str:
     splits, training = trainer.splits, trainer.config.training
     channels, height, width = splits.train.shape
     weights = sum(p.numel() for p in trainer.model.parameters())
+    processes = f" in each of {trainer.world.size} processes" if trainer.world.size > 1 else ""
     return (
         f"{len(splits.train):,} images to train, {len(splits.validation):,} to select, {len(splits.test):,} to test · "
         f"{height}×{width}×{channels} · {weights:,} weights · {trainer.total_steps:,} steps of {training.batch_size} · "
-        f"{trainer.device} · {torch.get_num_threads()} threads"
+        f"{trainer.device} · {torch.get_num_threads()} threads{processes}"
     )
 
 
 def _say_what_changed(trainer: Trainer, saved: Checkpoint, logger: Logger) -> None:
     logger.message(f"resumed at step {saved.step}")
-    changed = differences(saved.state["environment"], environment(trainer.device))
+    changed = differences(saved.state["environment"], environment(trainer.device, trainer.world.size))
     if changed:
         logger.message(
             f"same batches, noise and schedule, but not the same bytes as without a pause: {'; '.join(changed)}"

@@ -97,7 +97,7 @@ class Bar(_Drawn):
 class TrainingBar(_Drawn):
     """A logger that draws the training: step, −ELBO, rate, distortion, images per second."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: bool = True) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -105,7 +105,7 @@ class TrainingBar(_Drawn):
             TimeRemainingColumn(),
             TextColumn("{task.fields[numbers]}"),
         )
-        self._progress = Progress(*columns, console=ERROR, disable=not ERROR.is_terminal)
+        self._progress = Progress(*columns, console=ERROR, disable=not (shown and ERROR.is_terminal))
         self._task: TaskID | None = None
         self._preparing: dict[str, TaskID] = {}
         self._spoken = 0.0

@@ -49,16 +49,19 @@ def train(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a folder with unreadable images.")] = False,
 ) -> None:
     """Train RECIPE, with `section.key=value` overrides."""
+    from vaekit.parallel import asked_for
     from vaekit.runs import train as train_run
 
     chosen = list(overrides or [])
     chosen += [f"training.device={device}"] if device else []
     chosen += ["data.strict=true"] if strict else []
-    with console.TrainingBar() as bar:
+    leads = asked_for().leads
+    with console.TrainingBar(shown=leads) as bar:
         run = train_run(
             recipe, *chosen, out=out, data_dir=data_dir, resume=resume, loggers=[bar], progress=bar.preparing
         )
-    console.say(f"run: {run}")
+    if leads:
+        console.say(f"run: {run}")
 
 
 @app.command()
@@ -152,6 +155,8 @@ def main(arguments: list[str]) -> int:
     except ImportError:  # before typer carried a click of its own
         from click.exceptions import ClickException, NoArgsIsHelpError  # type: ignore[import-not-found, no-redef]
 
+    if _one_of_several() and arguments[:1] != ["train"]:
+        return _fail("only `vaekit train` runs in several processes; start this command without torchrun", 2)
     try:
         code = app(arguments, standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -178,6 +183,12 @@ def main(arguments: list[str]) -> int:
         return _fail(f"{error.filename or 'the disk'}: {error.strerror}; free some space, or choose another folder", 6)
 
 
+def _one_of_several() -> bool:
+    """Whether torchrun started this process beside others: without importing torch."""
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def _fail(message: str, code: int) -> int:
-    console.complain(f"vaekit: {message}")
+    speaker = f" process {os.environ['RANK']}" if _one_of_several() and os.environ["RANK"] != "0" else ""
+    console.complain(f"vaekit{speaker}: {message}")
     return code

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from vaekit.data.counter import Stream, permutation
 from vaekit.data.dataset import Dataset
-from vaekit.errors import DataError
+from vaekit.errors import ConfigError, DataError
+from vaekit.parallel import ALONE, World
 
 RESIDENT_SHARE = 0.5  # of the free device memory: the rest is for the model
 
@@ -28,6 +29,7 @@ class Batches:
 
     Each epoch is its own permutation and drops the remainder that fills no batch. A data set smaller than a batch is
     one batch. Images that fit live on the device; others stay memory-mapped and are copied batch by batch.
+    Where several processes train together, a batch is the batch of all, and each takes its share of it.
 
     Example:
         >>> data = Dataset(torch.zeros(10, 1, 2, 2, dtype=torch.uint8))
@@ -44,6 +46,7 @@ class Batches:
         device: torch.device | str = "cpu",
         *,
         resident: bool | None = None,
+        world: World = ALONE,
     ) -> None:
         if len(dataset) == 0:
             raise DataError("there are no training images; use a smaller data.validation or data.test")
@@ -52,9 +55,17 @@ class Batches:
         self.images = dataset.images.to(self.device) if self.resident else dataset.images
         self.count = len(dataset)
         self.batch_size = min(batch_size, self.count)
+        if self.batch_size < world.size:
+            raise ConfigError(f"a batch of {self.batch_size} images has none for some of {world.size} processes")
+        self.share = world.share(self.batch_size)
         self.seed = seed
         self.steps_per_epoch = max(1, self.count // batch_size)
         self._last: tuple[int, Tensor] | None = None  # the order of one epoch, so that it is sorted once
+
+    @property
+    def images_here(self) -> int:
+        """Images of a batch that this process takes."""
+        return self.share.stop - self.share.start
 
     def epoch(self, step: int) -> int:
         """The epoch that a global step lies in, from 0. A batch never spans two.
@@ -77,14 +88,14 @@ class Batches:
         return self._last[1]
 
     def indices(self, step: int) -> Tensor:
-        """The images of a global step, int64 (B,), where the images live.
+        """The images of a global step that this process takes, int64 (B,), where the images live.
 
         Example:
             >>> Batches(Dataset(torch.zeros(10, 1, 2, 2, dtype=torch.uint8)), 4, 0).indices(step=7).shape
             torch.Size([4])
         """
         epoch, batch = divmod(step, self.steps_per_epoch)
-        return self.order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return self.order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size][self.share]
 
     def gather(self, indices: Tensor) -> Tensor:
         """These images, uint8 (B, C, H, W) on the device.

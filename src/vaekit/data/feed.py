@@ -28,7 +28,7 @@ class Feed:
 
     def __init__(self, batches: Batches, pixels: Pixels, seed: int) -> None:
         self.batches, self.pixels, self.seed = batches, pixels, seed
-        device, size = batches.device, batches.batch_size
+        device, size = batches.device, batches.images_here
         self.indices = torch.zeros(size, dtype=torch.int64, device=device)
         self.epoch = torch.zeros((), dtype=torch.int64, device=device)
         self._held = -1  # the epoch in that buffer
@@ -83,10 +83,10 @@ class Prefetch:
         self.on_gpu = batches.device.type == "cuda"
         self._thread = ThreadPoolExecutor(1, "vaekit-prefetch")
         self._next: tuple[int, Future[Fetched]] | None = None
-        shape = (batches.batch_size, *batches.images.shape[1:])
+        shape = (batches.images_here, *batches.images.shape[1:])
         self._host = [torch.empty(shape, dtype=torch.uint8, pin_memory=self.on_gpu) for _ in range(self.slots)]
         self._rows = [
-            torch.empty(batches.batch_size, dtype=torch.int64, pin_memory=self.on_gpu) for _ in range(self.slots)
+            torch.empty(batches.images_here, dtype=torch.int64, pin_memory=self.on_gpu) for _ in range(self.slots)
         ]
         if self.on_gpu:
             self._stream = torch.cuda.Stream(batches.device)
@@ -97,7 +97,7 @@ class Prefetch:
 
     def empty(self) -> Tensor:
         """A buffer for one batch on the device."""
-        shape = (self.batches.batch_size, *self.batches.images.shape[1:])
+        shape = (self.batches.images_here, *self.batches.images.shape[1:])
         return torch.empty(shape, dtype=torch.uint8, device=self.batches.device)
 
     def load(self, step: int, indices: Tensor, images: Tensor) -> None:

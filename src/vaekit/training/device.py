@@ -13,13 +13,20 @@ from torch import Tensor
 
 from vaekit.errors import ConfigError
 from vaekit.models import Model
+from vaekit.parallel import ALONE, World
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. ConfigError with what there is instead."""
+def choose_device(name: str, world: World = ALONE) -> torch.device:
+    """The device of `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. ConfigError with what there is instead.
+
+    Several processes on a machine take one CUDA device each.
+    """
     present = available_devices()
-    if name == "auto":
-        return torch.device(present[-1])
+    name = present[-1] if name == "auto" else name
+    if world.size > 1 and name == "cuda":
+        name = f"cuda:{world.local_rank}"
+    elif world.size > 1 and name.startswith("cuda:"):
+        raise ConfigError(f"training.device={name} is one device, but {world.size} processes train; use cuda, or auto")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -47,11 +54,11 @@ def place(model: Model, device: torch.device) -> Model:
     return model if device.type == "mps" else model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def choose_threads(asked: int | None) -> None:
-    """Use as many CPU threads as asked for, or no more than there are cores to use."""
+def choose_threads(asked: int | None, processes: int = 1) -> None:
+    """Use as many CPU threads as asked for, or no more than each process of this machine has cores to use."""
     if asked is not None:
         torch.set_num_threads(asked)
-    elif (cores := usable_cores()) < torch.get_num_threads():
+    elif (cores := max(1, usable_cores() // processes)) < torch.get_num_threads():
         torch.set_num_threads(cores)
 
 
@@ -75,13 +82,14 @@ def set_determinism(deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, processes: int = 1) -> dict[str, Any]:
     """What must stay the same for a resumed run to end with the same bytes; saved in every checkpoint."""
     facts: dict[str, Any] = {
         "torch": torch.__version__,
         "device": device.type,
         "processor": torch.backends.cpu.get_cpu_capability() + " " + platform.machine(),
         "threads": torch.get_num_threads(),
+        "processes": processes,
     }
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)

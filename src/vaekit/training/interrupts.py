@@ -22,14 +22,18 @@ class Interrupted(VaekitError):
 
 
 @contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM so that the loop can save first; a second one kills at once."""
+def stop_signals(patient: bool = False) -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM so that the loop can save first; a second one kills at once.
+
+    Unless `patient`: torchrun hands on the signal that a terminal has sent already.
+    """
     arrived: list[int] = []
     before: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
-        signal.signal(number, before[number] or signal.SIG_DFL)
+        if not patient:
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
     try:
         for number in STOP_SIGNALS:

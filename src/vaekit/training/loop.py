@@ -6,7 +6,6 @@ import math
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,17 @@ import torch
 from torch import Tensor
 
 from vaekit.build import build_learning_rate, build_model, build_objective
-from vaekit.checkpoint import Checkpoint, load_weights, point, prune, save_checkpoint, saved_steps
+from vaekit.checkpoint import Checkpoint, load_weights, point, prune, save_checkpoint
 from vaekit.conditionals import set_precision
 from vaekit.config.schema import Config
 from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits
 from vaekit.data.feed import Feed
 from vaekit.data.pixels import Pixels
-from vaekit.errors import CheckpointError, DataError, NumericalError
+from vaekit.errors import DataError, NumericalError
 from vaekit.evaluation.health import Watch
 from vaekit.noise import derived_seed
+from vaekit.parallel import ALONE, World
 from vaekit.training.acceleration import (
     Captured,
     Choices,
@@ -35,7 +35,6 @@ from vaekit.training.acceleration import (
 from vaekit.training.device import (
     choose_device,
     choose_threads,
-    environment,
     generator_states,
     place,
     set_determinism,
@@ -45,6 +44,7 @@ from vaekit.training.ema import Ema
 from vaekit.training.interrupts import Interrupted, stop_signals
 from vaekit.training.loggers import Logger, write_history
 from vaekit.training.optimizer import build_optimizer
+from vaekit.training.state import Progress, snapshot
 from vaekit.training.step import Counters, TrainStep, forward_of
 from vaekit.training.validation import calibrate, pictures_of, validate
 
@@ -52,34 +52,29 @@ PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SKIPPED_ROW_LIMIT = 10
 
 
-@dataclass
-class Progress:
-    """What a run remembers besides tensors; JSON in its checkpoints."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_step: int | None = None
-    best_value: float | None = None  # of the validation objective with its schedules at their end
-    validations_since_best: int = 0
-    finished: bool = False
-
-
 class Trainer:
-    """Holds the parts of one run. `fit` is the loop; everything that a checkpoint needs is in `snapshot`."""
+    """Holds the parts of one run. `fit` is the loop; `vaekit.training.state` saves and restores."""
 
     def __init__(
-        self, config: Config, splits: Splits, run: Path, logger: Logger, written: Mapping[str, Any] | None = None
+        self,
+        config: Config,
+        splits: Splits,
+        run: Path,
+        logger: Logger,
+        written: Mapping[str, Any] | None = None,
+        world: World = ALONE,
     ) -> None:
         """`written` is the config as plain values, for the checkpoints."""
         training = config.training
         self.config, self.splits, self.run, self.logger = config, splits, run, logger
-        self.written = written or {}
-        self.device = choose_device(training.device)
-        choose_threads(training.threads)
+        self.written, self.world = written or {}, world
+        self.device = choose_device(training.device, world)
+        choose_threads(training.threads, world.local_size)
         set_determinism(training.deterministic)
         torch.manual_seed(training.seed)
 
         self.pixels = Pixels.of(config.data)
-        self.batches = Batches(splits.train, training.batch_size, training.seed, self.device)
+        self.batches = Batches(splits.train, training.batch_size, training.seed, self.device, world=world)
         self.feed = Feed(self.batches, self.pixels, training.seed)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = max(1, round(training.epochs * self.steps_per_epoch))
@@ -92,6 +87,8 @@ class Trainer:
         self.choices: Choices | None = None
         self.watch = Watch()
         self._assemble()
+        if world.rank:  # the same weights in each process, but noise of its own
+            torch.manual_seed(derived_seed(training.seed, "process", world.rank))
 
     def _assemble(self) -> None:
         """What depends on the model's weights: made again when a run starts from other weights."""
@@ -112,62 +109,11 @@ class Trainer:
             scaled=training.precision == "fp16",
             statistics=batch_statistics(self.model),
             say=self.logger.message,
+            world=self.world,
+            batch=self.batches.batch_size if self.world.size > 1 else None,
         )
 
     # Checkpoints
-
-    def snapshot(self) -> Checkpoint:
-        """Everything a run needs to go on as if it had never stopped."""
-        random = dict(zip(("random/cpu", "random/cuda"), generator_states(self.device), strict=False))
-        trainer = {**self.counters.tensors(), **random}
-        return Checkpoint(
-            int(self.counters.step),
-            {
-                "model": dict(self.model.state_dict()),
-                "ema": dict(self.ema.model.state_dict()),
-                "optimizer": self.optimizer.tensors(self.model),
-                "trainer": trainer,
-            },
-            {
-                "config": self.written,
-                "shape": list(self.splits.train.shape),
-                "class_names": list(self.splits.train.class_names),
-                "data": dict(self.splits.facts),
-                "environment": environment(self.device),
-                "choices": vars(self._choices_now()),
-                "steps_per_epoch": self.steps_per_epoch,
-                "total_steps": self.total_steps,
-                "progress": vars(self.progress).copy(),
-            },
-        )
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of this very run."""
-        saved = checkpoint.state["data"].get("fingerprint")
-        if saved != self.splits.facts.get("fingerprint"):
-            raise CheckpointError(
-                "the data is not what this run was trained on (another folder, split or preprocessing); "
-                "restore it, or start a new run with training.start_from set to this one"
-            )
-        load_weights(self.model, checkpoint.tensors["model"])
-        load_weights(self.ema.model, checkpoint.tensors["ema"])
-        self.optimizer.load(self.model, checkpoint.tensors["optimizer"])
-        trainer = dict(checkpoint.tensors["trainer"])
-        random = [trainer.pop(name) for name in ("random/cpu", "random/cuda") if name in trainer]
-        if len(random) == 1 and self.device.type == "cuda":  # a run of the CPU goes on: its own generator is new here
-            random.append(torch.cuda.get_rng_state(self.device))
-        set_generator_states(self.device, random)
-        self.counters.load(trainer)
-        self.choices = Choices(**checkpoint.state["choices"])
-        self.progress = Progress(**checkpoint.state["progress"])
-        self.progress.history = list(self.progress.history)
-        self.progress.finished = int(self.counters.step) >= self.total_steps or self._out_of_patience()
-        # what was written after the checkpoint belongs to a past that is about to be repeated
-        best = self.progress.best_step
-        if best is not None and best in saved_steps(self.run):
-            point(self.run, "best", best)
-        write_history(self.run, self.progress.history)
-        prune(self.run, self.config.training.keep)
 
     def extend(self, total_before: int) -> None:
         """Say what a changed length does to the schedule, and let a finished run go on."""
@@ -191,7 +137,9 @@ class Trainer:
         """Write a checkpoint, then let `latest` (and `best`) name it, then delete older ones."""
         self._refuse_divergence()
         self._calibrate()
-        checkpoint = self.snapshot()
+        checkpoint = snapshot(self)
+        if not self.world.leads:
+            return
         save_checkpoint(self.run, checkpoint)
         if best:
             point(self.run, "best", checkpoint.step)
@@ -200,6 +148,8 @@ class Trainer:
         prune(self.run, self.config.training.keep)
 
     def _calibrate(self) -> None:
+        if not self.world.leads:
+            return  # what it writes is read in validation and evaluation alone
         calibrate(self.ema.model, self.splits.train, self.pixels, self.device, self.config.training.seed)
 
     # The loop
@@ -212,10 +162,11 @@ class Trainer:
             self.logger.message(f"already trained to step {step} of {self.total_steps}; raise training.epochs to go on")
             return self.progress
         self.model.train()
+        self.world.copy_from_leader(self.model.state_dict().values())
         self.prepare(step)
         self.logger.started(step, self.total_steps)
         self._clock, self._clock_step = time.perf_counter(), step
-        with stop_signals() as arrived:
+        with stop_signals(patient=self.world.size > 1) as arrived:
             while step < self.total_steps and not self.progress.finished:
                 self.update(step)
                 step += 1
@@ -264,17 +215,21 @@ class Trainer:
             self._captured = try_to_capture(self._body, self._state, self.device, self.logger.message)
         took = f" ({time.perf_counter() - began:.0f} s to prepare)" if compiled or self._captured else ""
         self.compiled = compiled
-        self.choices = self._choices_now()
+        self.choices = self.choices_now()
         self.logger.message(f"step: {self.choices}{took}")
 
-    def _choices_now(self) -> Choices:
+    def choices_now(self) -> Choices:
+        """How its steps are run."""
         return Choices(self.compiled, self._captured is not None, self.step.parts)
 
     def _after(self, step: int, arrived: list[int]) -> None:
         training, last = self.config.training, step == self.total_steps
         validating = last or step % (training.validate_every or self.steps_per_epoch) == 0
-        if last or validating or step % training.log_every == 0:
+        logging = last or validating or step % training.log_every == 0
+        if logging:
             self._log(step)
+        if self.world.size > 1:  # they stop at one step, on which they agree where they wait for each other anyway
+            arrived = (arrived or [signal.SIGTERM]) if logging and self.world.any(bool(arrived)) else []
         improved = self._validate(step) if validating else False
         due = step % training.checkpoint_every == 0 if training.checkpoint_every else validating
         if self.progress.finished or last:
@@ -326,7 +281,10 @@ class Trainer:
         end = torch.tensor(self.total_steps, device=self.device)
         seed = derived_seed(self.config.training.seed, "validation")
         dataset, objective = self.splits.validation, self.objective.objective
-        values = validate(self.ema.model, objective, dataset, self.pixels, self.device, at, end, seed)
+        values = None
+        if self.world.leads:
+            values = validate(self.ema.model, objective, dataset, self.pixels, self.device, at, end, seed)
+        values = self.world.told(values)
         row = self._row(step, "validation", values)
         self.progress.history.append(row)
         count = self.config.logging.images
@@ -341,12 +299,13 @@ class Trainer:
             progress.best_step, progress.best_value, progress.validations_since_best = step, value, 0
             return True
         progress.validations_since_best += 1
-        if self._out_of_patience():
+        if self.out_of_patience():
             progress.finished = True
             self.logger.message(f"early stop at step {step}: no better validation since step {progress.best_step}")
         return False
 
-    def _out_of_patience(self) -> bool:
+    def out_of_patience(self) -> bool:
+        """Whether early stopping ends the run."""
         patience = self.config.training.patience
         return patience is not None and self.progress.validations_since_best >= patience
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.errors import NumericalError, is_out_of_memory, one_line
+from vaekit.parallel import ALONE, World
 from vaekit.schedules import Schedule
 from vaekit.trace import Objective, terms
 from vaekit.training.device import capturing, generator_states, set_generator_states
@@ -132,11 +133,14 @@ class TrainStep:
         scaled: bool = False,
         statistics: Sequence[Tensor] = (),
         say: Callable[[str], None] = lambda text: None,
+        world: World = ALONE,
+        batch: int | None = None,
     ) -> None:
         """`guard`: skip updates whose loss or gradient norm is not finite; fp16 losses need it.
 
         `statistics` are buffers that a forward pass changes: put back where the update is skipped.
         `parts` are what a batch is computed in; where memory runs out they are doubled, and `say` is told.
+        Where several processes train together, `batch` is how many images their inputs are in all.
         """
         self.forward, self.optimizer, self.ema = forward, optimizer, ema
         self.differentiate: Differentiate = self._backward
@@ -145,14 +149,28 @@ class TrainStep:
         self.measures = self.guard or clip is not None  # the gradients' norm
         self.verdict: Verdict | None = None  # left by a `differentiate` that measures the norm itself
         self.statistics = list(statistics)
-        self.say = say
+        self.say, self.world, self.batch = say, world, batch
 
     def __call__(self, *inputs: Tensor) -> None:
         """One update from what `forward` takes, batch axis first; a 0-d tensor is for the whole batch."""
         self.verdict = None
         before = [buffer.clone() for buffer in self.statistics]
         loss, values = self.gradients(*inputs)
+        if self.world.size > 1:
+            loss, values = self._together(loss, values, len(inputs[0]))
         self._finish(loss, values, before)
+
+    @torch.no_grad()
+    def _together(self, loss: Tensor, values: dict[str, Tensor], images: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradients, statistics, loss and terms of the batch of all processes; each came with its own share."""
+        assert self.batch is not None
+        statistics = [buffer for buffer in self.statistics if buffer.is_floating_point()]
+        for buffer in statistics:
+            buffer.mul_(images / self.batch)
+        scalars = torch.stack([loss, *values.values()])
+        gradients = [weight.grad for weight in self.optimizer.weights if weight.grad is not None]
+        self.world.add([scalars, *gradients, *statistics])
+        return scalars[0], dict(zip(values, scalars[1:].unbind(), strict=True))
 
     @torch.no_grad()
     def _finish(self, loss: Tensor, values: dict[str, Tensor], before: list[Tensor]) -> None:
@@ -183,7 +201,9 @@ class TrainStep:
         return Verdict(norm, divisor, total - total == 0 if self.guard else None)
 
     def gradients(self, *inputs: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and terms of the whole batch; gradients are left in the weights, times the fp16 scale.
+        """Loss and terms of these images; gradients are left in the weights, times the fp16 scale.
+
+        Where several processes train together they are weighted by the images' share of the batch, to be added up.
 
         Where memory runs out, in smaller parts. NumericalError where one image is too much.
         """
@@ -222,7 +242,7 @@ class TrainStep:
     def _gradients_of_parts(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         for weight in self.optimizer.weights:
             weight.grad = None
-        images = len(inputs[0])
+        images = len(inputs[0]) if self.batch is None else self.batch
         total: Tensor | None = None
         values: dict[str, Tensor] = {}
         for part in _parts(inputs, self.parts):

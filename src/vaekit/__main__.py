@@ -1,0 +1,5 @@
+"""`python -m vaekit`, which is how torchrun starts it."""
+
+from vaekit.cli.main import run
+
+run()
