@@ -17,6 +17,7 @@ from vaekit.training.acceleration import put_back, try_to_capture, worth_capturi
 from vaekit.training.device import usable_cores
 from vaekit.training.loggers import Several, Silent
 from vaekit.training.loop import Trainer
+from vaekit.training.state import restore
 
 MLP = ("model.network={kind: mlp, widths: [24]}",)
 CONV = ("model.network={kind: conv, widths: [4, 8]}",)
@@ -306,7 +307,7 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_no_gradient(tmp_path, 
     for name, value in whole.model.state_dict().items():
         assert torch.allclose(short.model.state_dict()[name], value, rtol=1e-3, atol=1e-5), name
     assert short.counters.take() == pytest.approx(whole.counters.take(), rel=1e-4)
-    assert short._choices_now().parts >= size / most
+    assert short.choices_now().parts >= size / most
 
 
 def test_a_step_that_is_tried_again_draws_the_same_noise(tmp_path):
@@ -348,7 +349,7 @@ def test_the_parts_are_kept_on_resume(tmp_path):
     parts = state_of(tmp_path)["choices"]["parts"]
     assert parts > 1
     again = trainer_of(tmp_path, "training.epochs=2")
-    again.restore(load_checkpoint(locate(tmp_path, "latest")))
+    restore(again, load_checkpoint(locate(tmp_path, "latest")))
     seen = short_of_memory(again, 20)
     again.fit()
     assert seen and max(seen) <= 20, "the resumed run does not run out of memory again"
