@@ -1,5 +1,7 @@
 """Every way of running a step computes the same: eager, compiled, captured, in parts; and where one fails, another."""
 
+import math
+
 import pytest
 import torch
 from small_runs import SIZES, state_of, what_is_left
@@ -380,3 +382,11 @@ def test_a_captured_run_ends_with_the_bytes_of_an_eager_one(tmp_path, overrides)
     for group in ("model", "ema", "optimizer", "trainer"):
         name = f"{locate(eager, 'latest').relative_to(eager)}/{group}.safetensors"
         assert what_is_left(captured)[name] == what_is_left(eager)[name], group
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(math.inf, 1.0), (math.nan, 1.0), (1.0, math.inf), (1.0, math.nan)])
+def test_an_update_needs_a_finite_loss_and_a_finite_gradient(tmp_path, loss, norm):
+    """Either may be lost alone: a penalty without a gradient, or a root at zero."""
+    step = trainer_of(tmp_path).step
+    assert bool(step.judge(torch.tensor(1.0), torch.tensor(2.0)).accepted)
+    assert not bool(step.judge(torch.tensor(loss), torch.tensor(norm)).accepted)
