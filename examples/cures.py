@@ -213,11 +213,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/example-cures"))
     parser.add_argument("--only", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, choices=range(1, 21), default=3, metavar="COUNT")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page")
     parser.add_argument("--picture", type=Path, metavar="PNG", help="before and after, as pictures")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
+    if options.write and not options.write.is_file():
+        parser.error(f"{options.write} is no file; give a page with the marks <!-- cures: … --> and <!-- end -->")
     tables = {}
     for problem in options.only:
         tables[problem] = table(problem, options)
