@@ -1,4 +1,4 @@
-"""What the documents show is run: the README's Python, and the parts that docs/architecture.md adds."""
+"""What the documents show is run: the README's Python, the parts that docs/architecture.md adds, docs/theory.md."""
 
 import pkgutil
 import re
@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from laws import assert_normalises, assert_samples_follow, assert_trains, assert_unchanged_by_duplication
 
 from vaekit import build
@@ -64,7 +65,24 @@ def test_the_readmes_tree_names_real_things():
         assert where.exists() or (ROOT / name).exists(), name
 
 
-# The table of features
+@pytest.fixture
+def default_dtype():
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_every_statement_of_the_theory_holds(default_dtype):
+    """Its blocks are one program, whose asserts are the statements; each section ends in one."""
+    sections = re.split(r"^## ", (ROOT / "docs" / "theory.md").read_text(), flags=re.MULTILINE)[1:]
+    assert len(sections) == 11
+    names: dict = {}
+    for section in sections:
+        (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        assert "assert " in block and "print(" in block
+        exec(compile(block, section.splitlines()[0], "exec"), names)
+
+
+# The table of features, and the commands of troubleshooting
 
 
 def features():
@@ -72,8 +90,11 @@ def features():
 
 
 def commands_in_features():
-    """Every command in backticks of docs/features.md."""
-    spans = re.findall(r"`([^`\n]+)`", features())
+    """Every command in backticks of docs/features.md and docs/troubleshooting.md, and of the latter's blocks."""
+    troubleshooting = (ROOT / "docs" / "troubleshooting.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", troubleshooting, re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", features() + re.sub(r"```.*?```", "", troubleshooting, flags=re.DOTALL))
+    spans += [line for block in blocks for line in block.splitlines()]
     return [span for span in spans if span.split()[0] in ("vaekit", "make", "python") or span.startswith("scripts/")]
 
 
@@ -105,8 +126,17 @@ def test_every_option_of_the_features_is_there(vaekit):
 def test_every_training_of_the_features_is_a_valid_config():
     trainings = [shlex.split(c)[2:] for c in commands_in_features() if c.startswith("vaekit train ")]
     assert len(trainings) > 20
-    for recipe, *overrides in trainings:
-        read_config(recipe, overrides)
+    for recipe, *words in trainings:
+        if not recipe.endswith(".yaml"):
+            read_config(recipe, [word for word in words if "=" in word])
+
+
+def test_every_option_of_troubleshooting_is_a_valid_config():
+    spans = re.findall(r"`([a-z]+\.[a-z_.]+=[^`\n]+)`", (ROOT / "docs" / "troubleshooting.md").read_text())
+    assert len(spans) > 20
+    for span in spans:
+        if "start_from" not in span:
+            read_config("digits", ["data.binarize=none", "model.likelihood=gaussian", span])
 
 
 def test_every_function_of_the_features_is_there():

@@ -1,11 +1,16 @@
 """Every example runs on the digits, and prints what it promises."""
 
+import argparse
+import re
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from small_runs import SIZES
+
+from vaekit.runs import read_config
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHORT = (*[word for word in SIZES if "latent_dim" not in word and "network" not in word], "training.epochs=1")
@@ -23,6 +28,10 @@ CASES = {
         ["reconstructions.png", "samples.png", "interpolation.png"],
     ),
     "random_batch.py": (None, ["(16, 784)", "(16, 20)", "gradients reach all"]),
+    "cures.py": (
+        ["--only", "collapse", "--seeds", "1", "--", *SHORT],
+        ["active units", "`objective.free_bits=0.5` | "],
+    ),
     "own_dataloader.py": (
         ["--count", "120", "model.network={kind: mlp, widths: [16]}", "training.epochs=1", "training.warmup=0"],
         ["PSNR", "recon_grid.png"],
@@ -58,10 +67,65 @@ def test_the_loss_by_hand_is_the_loss(capsys, monkeypatch):
 
 
 def test_every_variant_of_the_architectures_is_a_valid_config():
-    from vaekit.runs import read_config
-
     text = (EXAMPLES / "architectures_and_training.py").read_text()
     names: dict = {}
     exec(text[text.index("VARIANTS") : text.index("parser")], names)
     for words in names["VARIANTS"].values():
         read_config("digits", words)
+
+
+# The cures, and the page that holds their tables
+
+
+@pytest.fixture(scope="module")
+def cures():
+    return runpy.run_path(str(EXAMPLES / "cures.py"), run_name="cures")
+
+
+def table_of(page, problem):
+    """Cells of a marked table: rows of strings."""
+    marked = re.search(rf"<!-- cures: {problem} -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    assert marked, problem
+    header, _, *rows = marked[1].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (header, *rows)]
+
+
+def test_the_page_of_cures_holds_what_the_program_tries(cures):
+    page = (EXAMPLES.parent / "docs" / "troubleshooting.md").read_text()
+    for name, problem in cures["PROBLEMS"].items():
+        header, *rows = table_of(page, name)
+        assert header == ["changed", *(cures["HEADERS"][column][0] for column in problem.columns)]
+        assert [row[0] for row in rows] == [cure.name for cure in problem.cures]
+        assert all("±" in cell for row in rows for cell in row[1:])
+
+
+def test_every_cure_is_a_valid_config(cures):
+    for problem in cures["PROBLEMS"].values():
+        for cure in problem.cures:
+            read_config("digits", [*problem.broken, *cure.words])
+
+
+def test_the_table_of_cures_is_written_between_its_marks(cures, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- cures: deep -->\nold\n<!-- end -->\nb\n<!-- cures: blurry -->\nkept\n<!-- end -->\n")
+    cures["written"](page, {"deep": r"| new \1 |"})
+    assert page.read_text() == (
+        "a\n<!-- cures: deep -->\n| new \\1 |\n<!-- end -->\nb\n<!-- cures: blurry -->\nkept\n<!-- end -->\n"
+    )
+    with pytest.raises(SystemExit, match="cures: samples"):
+        cures["written"](page, {"samples": ""})
+
+
+def test_cures_are_measured_by_what_is_sampled(cures, digits_run):
+    narrow, wide = (cures["Cure"](temperature=t) for t in (0.0, 1.0))
+    assert float(cures["samples"](digits_run, narrow, 20).std(0).max()) < 1e-6
+    assert float(cures["samples"](digits_run, wide, 20).std(0).max()) > 0.01
+    mixture = cures["samples"](digits_run, cures["Cure"](sampler="mixture"), 20)
+    assert mixture.shape == (20, 1, 8, 8) and float(mixture.min()) >= 0 and float(mixture.max()) <= 1
+    assert cures["shown"]([1.0, 3.0], 1) == "2.0 ± 1.4" and cures["shown"]([-1.0], 0) == "−1"
+
+
+def test_the_picture_of_cures_has_a_row_for_each(cures, tmp_path):
+    options = argparse.Namespace(out=tmp_path, overrides=list(SHORT), picture=tmp_path / "cures.png")
+    with Image.open(cures["picture"](options)) as picture:
+        assert picture.height > 56 * (1 + len(cures["PICTURED"]))
