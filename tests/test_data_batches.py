@@ -104,6 +104,15 @@ def test_images_fetched_ahead_are_those_of_a_resident_set_in_any_order_of_steps(
         assert torch.equal(ahead.indices, resident.indices)
 
 
+def test_a_step_is_augmented_by_its_own_epoch():
+    data = Dataset(torch.randint(0, 256, (50, 1, 5, 4), dtype=torch.uint8))
+    feed = feed_of(data, resident=True)
+    for step in (0, 4, 9):
+        images, indices = data.images[feed.batches.indices(step)], feed.batches.indices(step)
+        epoch = torch.tensor(feed.batches.epoch(step))
+        assert torch.equal(feed.at(step), feed.pixels.for_training(images, indices, epoch, 5)), step
+
+
 def test_the_next_batch_is_fetched_while_this_one_is_used():
     data = Dataset(torch.randint(0, 256, (64, 1, 4, 4), dtype=torch.uint8))
     feed = feed_of(data, resident=False)
