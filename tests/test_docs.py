@@ -151,3 +151,11 @@ def test_the_snippet_of_the_features_prints_the_shapes_beside_it(capsys):
     exec(block, {})
     shapes = [tuple(map(int, found)) for found in re.findall(r"\[(\d+), (\d+)\]", capsys.readouterr().out)]
     assert shapes == [tuple(map(int, found)) for found in re.findall(r"\((\d+), (\d+)\)", block.split("#")[-1])]
+
+
+def test_the_gallery_shows_small_pictures_that_are_there_and_every_picture_is_shown():
+    folder = ROOT / "docs" / "images" / "gallery"
+    shown = re.findall(r"!\[[^\]]+\]\(images/gallery/([^)]+)\)", (ROOT / "docs" / "gallery.md").read_text())
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert sorted(shown) == sorted(sizes)
+    assert max(sizes.values()) < 200_000 and sum(sizes.values()) < 1_500_000

@@ -199,10 +199,10 @@ def test_the_command_writes_one_table_beside_the_other_metrics(digits_run, vaeki
     before = json.loads((run / "reports" / "metrics.json").read_text())
     answer = vaekit("quality", run, "--count", 60, "--drawn")
     assert answer.code == 0, answer.err
-    assert "prior samples" in answer.out and "not FID" in answer.out
+    assert "mixture samples" in answer.out and (run / "samplers" / "mixture").is_dir() and "not FID" in answer.out
     rows = list(csv.DictReader((run / "reports" / "quality.csv").open()))
     assert [row["source"] for row in rows] == [
-        "real", "reconstructions", "reconstructions_drawn", "prior_samples", "prior_samples_drawn",
+        "real", "reconstructions", "reconstructions_drawn", "prior_samples", "prior_samples_drawn", "mixture_samples",
     ]  # fmt: skip
     after = json.loads((run / "reports" / "metrics.json").read_text())
     assert before.items() <= after.items()
@@ -257,3 +257,5 @@ def test_bad_input_is_one_line(digits_run, vaekit, tmp_path):
     assert answer.code == 4 and "SHA-256" in answer.err and answer.err.count("\n") == 1
     assert vaekit("quality", tmp_path / "none").code == 4
     assert vaekit("quality", digits_run, "--count", 3).code == 2
+    answer = vaekit("quality", digits_run, "--sampler", "mixtur")
+    assert answer.code == 2 and "mixture" in answer.err

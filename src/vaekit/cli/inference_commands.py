@@ -58,7 +58,7 @@ def reconstruct(
             progress=bar.share,
         )
     shown = made.scores[:MOST_LINES]
-    console.table(f"{len(made.scores):,} images", [(score.name, score.words()) for score in shown])
+    console.table(_images(len(made.scores)), [(score.name, score.words()) for score in shown])
     if len(shown) < len(made.scores):
         console.say(f"… and {len(made.scores) - len(shown):,} more, all in {made.paths[-1]}")
     console.say(made.coding.words())
@@ -100,9 +100,13 @@ def anomalies(
         )
     shown = found.ranking[:MOST_LINES]
     rows = [(e.name, f"ELBO {e.elbo_nats:.2f} nats · percentile {e.percentile:.2f}") for e in shown]
-    console.table(f"{len(found.ranking):,} images, compared with {len(found.reference):,} test images", rows)
+    console.table(f"{_images(len(found.ranking))}, compared with {len(found.reference):,} test images", rows)
     if len(shown) < len(found.ranking):
         console.say(f"… and {len(found.ranking) - len(shown):,} more, all in {found.paths[-1]}")
     for path in found.paths:
         console.say(str(path))
     refuse_failures(found.failures, found.paths[-1])
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' if count != 1 else ''}"

@@ -47,8 +47,6 @@ def sample(
     data_dir: DataDir = None,
 ) -> None:
     """Images decoded from sampled codes: of the prior, of a fitted sampler, near an image, or on a grid."""
-    from vaekit.latentspace import draw_grid, draw_near, draw_samples, forget_sampler
-
     ways = {"--near": near is not None, "--grid": grid or quantiles, "--sampler": sampler != "prior"}
     if len(asked := [name for name, given in ways.items() if given]) > 1:
         raise ConfigError(f"{' and '.join(asked)} cannot be had at once; choose one of them")
@@ -56,6 +54,8 @@ def sample(
         raise ConfigError("--spread is a distance from an image; name the image with --near")
     if refit and sampler == "prior":
         raise ConfigError("--refit needs a sampler that is fitted; choose one with --sampler mixture or flow")
+    from vaekit.latentspace import draw_grid, draw_near, draw_samples, forget_sampler
+
     opened = _open(run, which, device, data_dir, every)
     if near is not None:
         _show(draw_near(opened, near, count, spread=spread, temperature=temperature, seed=seed, arrays=arrays))

@@ -22,6 +22,12 @@ def quality(
     run: Run,
     count: Annotated[int, typer.Option("--count", "-n", min=16, help="Images of each source, at most.")] = 2000,
     drawn: Annotated[bool, typer.Option("--drawn", help="Also score draws from p(x|z), not only means.")] = False,
+    samplers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampler", help="A row of samples of mixture or flow; may be given often.", show_default="mixture"
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="Folder with Inception's weights.", show_default="$VAEKIT_WEIGHTS"),
@@ -33,12 +39,19 @@ def quality(
 ) -> None:
     """Why samples look bad: real images, reconstructions and samples scored against test images in one table."""
     from vaekit.evaluation.health import diagnose
+    from vaekit.latentspace import open_run, sampled_images
     from vaekit.quality import quality as score_run
 
+    opened = open_run(run, which=which, device=device, data_dir=data_dir)
+    fitted = {
+        f"{name}_samples": sampled_images(opened, name, seed=seed, announce=console.say)
+        for name in dict.fromkeys(samplers or ["mixture"])
+    }
     found = score_run(
         run,
         count=count,
         seed=seed,
+        sources=fitted,
         drawn=drawn,
         weights=weights,
         which=which,

@@ -4,7 +4,7 @@ from vaekit.latentspace.analysis import analyse, encode_folder, headline
 from vaekit.latentspace.arithmetic import add_up, walk_attribute
 from vaekit.latentspace.neighbours import find_neighbours
 from vaekit.latentspace.opened import LIMIT, Made, OpenRun, open_run
-from vaekit.latentspace.samples import draw_grid, draw_near, draw_samples, forget_sampler
+from vaekit.latentspace.samples import draw_grid, draw_near, draw_samples, forget_sampler, sampled_images
 from vaekit.latentspace.walks import Scale, interpolate_images, traverse_dims
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "headline",
     "interpolate_images",
     "open_run",
+    "sampled_images",
     "traverse_dims",
     "walk_attribute",
 ]

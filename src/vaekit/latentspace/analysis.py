@@ -57,7 +57,8 @@ def headline(use: LatentUse) -> list[tuple[str, str]]:
     importance = use.kl_nats if has_prior else use.mean_variance
     for dim in sampling.most_used(importance.numpy(), MOST_NAMED):
         kl = f"KL {float(use.kl_nats[dim]):.2f} nats · " if has_prior else ""
-        rows.append((f"z{dim}", f"{kl}mean {float(use.mean[dim]):+.2f} · spread {float(use.aggregate_std[dim]):.2f}"))
+        mean, spread = plots.signed(float(use.mean[dim]), plus=True), float(use.aggregate_std[dim])
+        rows.append((f"z{dim}", f"{kl}mean {mean} · spread {spread:.2f}"))
     return rows
 
 
@@ -188,6 +189,8 @@ def encode_folder(opened: OpenRun, images: Path, table: Path) -> Made:
     write = TABLES.get(table.suffix.lower())
     if write is None:
         raise ConfigError(f"a table '{table}' has no known ending; choose one of: {', '.join(TABLES)}")
+    if not images.is_dir():
+        raise DataError(f"there is no folder '{images}'; give a folder of images")
     found = [file.name for file in find_images(images)]
     if not found:
         raise DataError(f"there are no images in '{images}'; give a folder that has some")
@@ -205,7 +208,9 @@ def encode_folder(opened: OpenRun, images: Path, table: Path) -> Made:
     with storage_errors(table.parent):
         table.parent.mkdir(parents=True, exist_ok=True)
         write(table, names, np.concatenate(parts))
-    return Made([table], [f"{len(names):,} images, {opened.trained.latent_dim} numbers each"], failures)
+    return Made(
+        [table], [f"{len(names):,} image{'s' * (len(names) != 1)}, {opened.trained.latent_dim} numbers each"], failures
+    )
 
 
 def _write_csv(path: Path, names: Sequence[str], codes: Array) -> None:

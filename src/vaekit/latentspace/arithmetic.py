@@ -54,11 +54,11 @@ def add_up(
     decoded = opened.decoded(np.stack([*(term.code for _, term in signed), result]))
     blank = np.ones_like(decoded[:1])
     pictures = np.concatenate([*(blank if t.picture is None else t.picture for _, t in signed), blank])
-    rows = {"image": pictures, "decoded code": decoded}
+    stacks, title = np.stack([pictures, decoded], axis=1), "in each column: image · decoded code"
     if all(term.picture is None for _, term in signed):
-        del rows["image"]
-    names = [f"{sign} {term.name}".strip() for sign, term in signed] + ["= result"]
-    sheet = plots.labelled_grid(list(rows.values()), title="   ".join(names), row_labels=list(rows))
+        stacks, title = decoded[:, None], "decoded codes"
+    captions = [[f"{sign} {term.name}".strip()] for sign, term in signed] + [["= result"]]
+    sheet = plots.captioned_sheet(stacks, captions, titles=[title])
     folder = opened.folder / "grids"
     made = Made([plots.save_picture(sheet, folder / "arithmetic.png")])
     if arrays:
@@ -126,7 +126,7 @@ def walk_attribute(
         list(rows),
         title=f"class of the image; its code + t · (mean of class {shown} − mean of the others), t above each column",
         row_labels=names,
-        column_labels=["image", *(f"{share:+.2f}" for share in shares)],
+        column_labels=["image", *(plots.signed(share, plus=True) for share in shares)],
     )
     slug = "".join(letter if letter.isalnum() else "-" for letter in shown)
     made.paths.append(plots.save_picture(sheet, opened.folder / "grids" / f"attribute_{slug}.png"))

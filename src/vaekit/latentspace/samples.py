@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vaekit import plots, sampling
 from vaekit.data.dataset import Dataset
@@ -14,7 +16,7 @@ from vaekit.errors import ConfigError
 from vaekit.latentspace.opened import Array, Made, OpenRun, as_floats
 from vaekit.models import VAE
 from vaekit.pictures import save_array
-from vaekit.posthoc import sampler_folder, sampler_for, sampler_named
+from vaekit.posthoc import Fitted, sampler_folder, sampler_for, sampler_named
 
 PRIOR = "prior"
 COLUMNS = 10
@@ -40,14 +42,33 @@ def draw_samples(
     sampler_named(sampler)
     if count < 1 or not temperature >= 0:
         raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
-
-    def training_codes() -> Array:
-        return aggregate_samples(opened, opened.images("train"))
-
-    fitted = sampler_for(opened.folder, trained, sampler, training_codes, announce=announce)
+    fitted = _fitted(opened, sampler, announce)
     codes = fitted.sampler.sample(count, seed=seed, temperature=temperature)
     title = f"{count} samples from the {sampler} fitted to the aggregate posterior, temperature {temperature:g}"
     return _sheet(opened, trained.decode(codes), title, sampler, arrays)
+
+
+def sampled_images(
+    opened: OpenRun, sampler: str, *, seed: int = 0, announce: Callable[[str], None] = lambda text: None
+) -> Callable[[int], Tensor]:
+    """A function from a count to decoded means (N, C, H, W) in [0, 1], without padding, of a sampler's codes.
+
+    The sampler is fitted on first use, and kept with the run. ConfigError for an unknown one, at once.
+    """
+    sampler_named(sampler)
+
+    def images(count: int) -> Tensor:
+        codes = _fitted(opened, sampler, announce).sampler.sample(count, seed=seed)
+        return torch.from_numpy(opened.decoded(codes))
+
+    return images
+
+
+def _fitted(opened: OpenRun, sampler: str, announce: Callable[[str], None]) -> Fitted:
+    def training_codes() -> Array:
+        return aggregate_samples(opened, opened.images("train"))
+
+    return sampler_for(opened.folder, opened.trained, sampler, training_codes, announce=announce)
 
 
 def forget_sampler(opened: OpenRun, sampler: str) -> None:
@@ -112,8 +133,8 @@ def draw_grid(
     sheet = plots.labelled_grid(
         plots.rows_of(images, side),
         title=f"latent plane, {what}: z0 to the right, z1 upwards",
-        row_labels=[f"{value:.2f}" for value in codes[::side, 1]],
-        column_labels=[f"{value:.2f}" for value in codes[:side, 0]],
+        row_labels=list(map(plots.signed, codes[::side, 1])),
+        column_labels=list(map(plots.signed, codes[:side, 0])),
     )
     made = Made([plots.save_picture(sheet, opened.folder / "grids" / "manifold.png")])
     if arrays:

@@ -35,7 +35,7 @@ def interpolate_images(
         read = opened.read(files)
         if read.failures:
             raise DataError("; ".join(read.failures))
-        images, names = read.images, [f"{read.names[0]} → {read.names[1]}"]
+        images, names = read.images, [f"{read.names[0]} →\n{read.names[1]}"]
     else:
         data = opened.images("test")
         chosen = pairs_of(data, pairs, seed)
@@ -118,13 +118,15 @@ def traverse_dims(
     decoded = opened.decoded(codes.reshape(-1, codes.shape[-1]))
     rows = list(decoded.reshape(len(chosen), steps, *decoded.shape[1:]))
     unit = "aggregate posterior" if scale.aggregate else "prior"
-    columns = [f"{share:+.2f}" for share in np.linspace(-scale.reach, scale.reach, steps)]
+    columns = [plots.signed(share, plus=True) for share in np.linspace(-scale.reach, scale.reach, steps)]
     title = f"traversals around {around}; columns in standard deviations of the {unit}"
     folder, names = opened.folder / "grids", [_name(use, dim) for dim in chosen]
     sheet = plots.labelled_grid(rows, title=title, row_labels=names, column_labels=columns)
     made = Made([plots.save_picture(sheet, folder / "traversals.png")])
     for dim, name, row, taken in zip(chosen, names, rows, values, strict=True):
-        single = plots.labelled_grid([row], title=f"{name}, around {around}", column_labels=[f"{v:.2f}" for v in taken])
+        single = plots.labelled_grid(
+            [row], title=f"{name}, around {around}", column_labels=list(map(plots.signed, taken))
+        )
         made.paths.append(plots.save_picture(single, folder / f"traverse_dim_{dim}.png"))
     if arrays:
         made.paths.append(save_array(codes, folder / "traversals.npy"))

@@ -11,6 +11,7 @@ from vaekit.plots.latent import (
     save_animation,
     scatter,
 )
+from vaekit.plots.letters import signed
 from vaekit.plots.sheets import captioned_sheet, drawn, stacked
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "save_figure",
     "save_picture",
     "scatter",
+    "signed",
     "stacked",
     "to_bytes",
 ]

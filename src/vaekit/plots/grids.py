@@ -26,26 +26,22 @@ def to_bytes(images: Array) -> Array:
     return np.rint(scaled).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def image_grid(rows: Sequence[Array], *, titles: Sequence[str] = ()) -> Image.Image:
-    """One picture from rows of images, each (N, C, H, W) in [0, 1]; `titles` stand above, one line for each."""
-    from PIL import Image, ImageDraw, ImageFont
+def image_grid(rows: Sequence[Array]) -> Image.Image:
+    """One picture from rows of images, each (N, C, H, W) in [0, 1]."""
+    from PIL import Image
 
     cells = [to_bytes(row) for row in rows]
     height, width = cells[0].shape[1:3]
     factor = max(1, -(-SHORTEST_SIDE // min(height, width)))
     height, width = height * factor, width * factor
     columns = max(len(row) for row in cells)
-    line = 18 if titles else 0
-    size = (columns * (width + GAP) + GAP, len(titles) * line + len(cells) * (height + GAP) + GAP)
+    size = (columns * (width + GAP) + GAP, len(cells) * (height + GAP) + GAP)
     sheet = Image.new("RGB", size, (PAPER,) * 3)
-    draw = ImageDraw.Draw(sheet)
-    for i, title in enumerate(titles):
-        draw.text((GAP + 2, i * line + 2), title, fill=(40, 40, 40), font=ImageFont.load_default(13))
     for i, row in enumerate(cells):
         for j, pixels in enumerate(row):
             picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
             picture = picture.resize((width, height), Image.Resampling.NEAREST)
-            sheet.paste(picture, (GAP + j * (width + GAP), len(titles) * line + GAP + i * (height + GAP)))
+            sheet.paste(picture, (GAP + j * (width + GAP), GAP + i * (height + GAP)))
     return sheet
 
 

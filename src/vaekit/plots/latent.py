@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,17 @@ import numpy as np
 
 from vaekit.checkpoint import storage_errors
 from vaekit.plots.grids import GAP, PAPER, image_grid
+from vaekit.plots.letters import INK, broken, fitting, letters, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
 Array = np.ndarray[Any, Any]
-INK = (40, 40, 40)
 LETTERS = 12  # pixels
 LINE = 18  # pixels
+WIDEST_NAME = 150  # pixels of a row's name; a longer one loses its middle
+NARROWEST = 320  # pixels of a sheet with a title
 FRAME_MILLISECONDS = 90
 MOST_BARS_WITH_NAMES = 64
 MOST_HISTOGRAMS = 16
@@ -29,40 +30,35 @@ MOST_CLASSES_WITH_NAMES = 20
 def labelled_grid(
     rows: Sequence[Array], *, title: str = "", row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
 ) -> Image.Image:
-    """A grid of images (N, C, H, W) in [0, 1] with names to the left and above; names that would touch are left out."""
+    """A grid of images (N, C, H, W) in [0, 1] with a title, and names to the left and above.
+
+    Column names that would touch are left out, row names that are too wide lose their middle, titles take more lines.
+    """
     from PIL import Image, ImageDraw
 
-    font = _font()
+    font = letters(LETTERS)
     grid = image_grid(rows)
     columns = max(len(row) for row in rows)
     cell_width, cell_height = (grid.width - GAP) // columns, (grid.height - GAP) // len(rows)
-    left = max((round(font.getlength(label)) + 10 for label in row_labels), default=0)
-    top = (LINE + 4 if title else 0) + (LINE if column_labels else 0)
+    names = [[fitting(line, WIDEST_NAME, font) for line in label.split("\n")] for label in row_labels]
+    left = max((round(font.getlength(line)) + 10 for lines in names for line in lines), default=0)
     above = [font.getlength(label) for label in column_labels]
     overhang = 0 if not above else max(0, round((above[-1] - cell_width) / 2) + 2)
-    width = max(left + grid.width + overhang, round(font.getlength(title)) + 8)
+    width = max(left + grid.width + overhang, NARROWEST if title else 0)
+    said = broken(title, width - 8, font)
+    top = (len(said) * LINE + 4 if title else 0) + (LINE if column_labels else 0)
     sheet = Image.new("RGB", (width, top + grid.height), (PAPER,) * 3)
     sheet.paste(grid, (left, top))
     draw = ImageDraw.Draw(sheet)
-    draw.text((4, 2), title, fill=INK, font=font)
-    for i, label in enumerate(row_labels):
-        draw.text((left - 5, top + GAP + (i + 0.5) * cell_height), label, fill=INK, font=font, anchor="rm")
+    for i, line in enumerate(said):
+        draw.text((4, 2 + i * LINE), line, fill=INK, font=font)
+    for i, lines in enumerate(names):
+        place = left - 5, top + GAP + (i + 0.5) * cell_height
+        draw.text(place, "\n".join(lines), fill=INK, font=font, anchor="rm", align="right")
     every = max(1, -(-round(max(above, default=0) + 6) // cell_width))
     for i, label in list(enumerate(column_labels))[::every]:
         draw.text((left + GAP + (i + 0.5) * cell_width, top - 3), label, fill=INK, font=font, anchor="ms")
     return sheet
-
-
-def _font() -> Any:
-    """matplotlib's own letters: Pillow's lack arrows, and what file names are written in."""
-    from PIL import ImageFont
-
-    found = find_spec("matplotlib")
-    try:
-        folder = Path(str(found.origin)).parent if found else Path()
-        return ImageFont.truetype(folder / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf", LETTERS)
-    except OSError:
-        return ImageFont.load_default(LETTERS)
 
 
 def save_animation(frames: Sequence[Image.Image], path: Path) -> Path:
@@ -82,27 +78,36 @@ def scatter(
     points: Array, *, title: str, axis_names: tuple[str, str], labels: Array | None = None, names: Sequence[str] = ()
 ) -> Figure:
     """Points (N, 2), coloured by class where labels (N,) say which of `names` each is."""
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 7.5), layout="constrained")
     axes = figure.subplots()
     size = float(np.clip(30_000 / max(1, len(points)), 3, 25))
     present = [] if labels is None else np.unique(labels).tolist()
-    for position, label in enumerate(present):
-        chosen = points[np.asarray(labels) == label]
-        colour = colormaps["tab10" if len(present) <= 10 else "tab20"](position % 20)
-        if len(present) > MOST_CLASSES_WITH_NAMES:
-            colour = colormaps["viridis"](position / (len(present) - 1))
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=size, color=colour, alpha=0.7, linewidths=0, label=names[label])
-    if not present:
+    if labels is None:
         axes.scatter(points[:, 0], points[:, 1], s=size, alpha=0.6, linewidths=0)
-    elif len(present) <= MOST_CLASSES_WITH_NAMES:
-        axes.legend(title="class", loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=(60 / size) ** 0.5)
+    else:
+        palette = _class_colours(len(present))
+        order = np.random.default_rng(0).permutation(len(points))  # class after class, the last would hide the others
+        colours = palette[np.searchsorted(present, labels[order])]
+        axes.scatter(points[order, 0], points[order, 1], s=size, c=colours, alpha=0.7, linewidths=0)
+        if len(present) <= MOST_CLASSES_WITH_NAMES:
+            for colour, label in zip(palette, present, strict=True):
+                axes.scatter([], [], s=60, color=colour, alpha=0.7, linewidths=0, label=names[label])
+            axes.legend(title="class", loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set(title=title, xlabel=axis_names[0], ylabel=axis_names[1])
     axes.set_aspect("equal", adjustable="datalim")
     axes.grid(alpha=0.25)
     return figure
+
+
+def _class_colours(count: int) -> Array:
+    """(count, 4): colours apart for up to 20 classes, of a scale for more."""
+    from matplotlib import colormaps
+
+    if count > MOST_CLASSES_WITH_NAMES:
+        return np.asarray(colormaps["viridis"](np.linspace(0, 1, count)))
+    return np.asarray(colormaps["tab10" if count <= 10 else "tab20"](np.arange(count)))
 
 
 def kl_bars(kl_nats: Array, active: Array, *, title: str) -> Figure:
@@ -160,7 +165,7 @@ def histograms(
             standard = (z - prior_mean[dim]) / prior_std[dim]
             density = np.exp(-0.5 * standard**2) / (prior_std[dim] * np.sqrt(2 * np.pi))
             axes.plot(z, density, color="black", linewidth=1.3, label="prior")
-        axes.set_title(f"z{dim}   mean {values.mean():.2f} · std {values.std():.2f}", fontsize=9)
+        axes.set_title(f"z{dim}   mean {signed(values.mean())} · std {values.std():.2f}", fontsize=9)
         axes.tick_params(labelsize=8)
     for axes in panels[len(shown) :]:
         axes.set_visible(False)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vaekit.plots.grids import PAPER, to_bytes
+from vaekit.plots.letters import INK, fitting, letters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
-    from PIL.ImageFont import FreeTypeFont
 
 Array = np.ndarray[Any, Any]
 
-INK = (40, 40, 40)
 NARROWEST = 88  # pixels of a column with a caption: "ELBO -1234.5" must fit
 NARROWEST_BARE = 56
 GAP = 4
@@ -39,7 +37,7 @@ def captioned_sheet(
     factor = max(1, -(-(NARROWEST if lines else NARROWEST_BARE) // width))
     height, width = height * factor, width * factor
     columns = min(columns, count)
-    small, large = _font(CAPTION), _font(TITLE)
+    small, large = letters(CAPTION), letters(TITLE)
     line, title_line = round(CAPTION * SPACING), round(TITLE * SPACING)
     cell = depth * (height + GAP) + lines * line + (2 * GAP if lines else 0)
     top = len(titles) * title_line + 2 * GAP
@@ -55,7 +53,7 @@ def captioned_sheet(
             sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (left, above + j * (height + GAP)))
         for j, text in enumerate(caption):
             place = left + 1, above + depth * (height + GAP) + j * line - 1
-            draw.text(place, _fitting(text, width, small), fill=INK, font=small)
+            draw.text(place, fitting(text, width, small), fill=INK, font=small)
     return sheet
 
 
@@ -63,29 +61,12 @@ def words(lines: Sequence[str]) -> Image.Image:
     """Lines of text as a picture."""
     from PIL import Image, ImageDraw
 
-    font, line = _font(CAPTION), round(CAPTION * SPACING)
+    font, line = letters(CAPTION), round(CAPTION * SPACING)
     width = max(round(font.getlength(text)) for text in lines) + 4 * GAP
     picture = Image.new("RGB", (width, len(lines) * line + 2 * GAP), (PAPER,) * 3)
     for number, text in enumerate(lines):
         ImageDraw.Draw(picture).text((2 * GAP, GAP + number * line), text, fill=INK, font=font)
     return picture
-
-
-def _font(size: int) -> FreeTypeFont:
-    from matplotlib import get_data_path
-    from PIL import ImageFont
-
-    # Pillow's own font has neither β nor a minus sign, and file names come in more than one alphabet
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
-
-
-def _fitting(text: str, width: int, font: FreeTypeFont) -> str:
-    """The text, or its two ends around an ellipsis where it is wider: the end of a file's name tells most."""
-    kept, shown = len(text), text
-    while kept > 2 and font.getlength(shown) > width:
-        kept -= 1
-        shown = text[: kept // 3] + "…" + text[len(text) - (kept - kept // 3) :]
-    return shown
 
 
 def stacked(pictures: Sequence[Image.Image], gap: int = 10) -> Image.Image:

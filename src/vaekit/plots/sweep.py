@@ -64,7 +64,8 @@ def _elbo_lines(axes: Any) -> None:
         if start >= end:
             continue
         axes.plot([start, end], [total - start, total - end], "--", color="0.8", linewidth=1, zorder=0)
-        where = start + 0.04 * (end - start)
+        highest = top - 0.05 * (top - bottom)  # a label there is whole
+        where = max(start + 0.04 * (end - start), total - highest)
         said = f"{-total:g}".replace("-", "−")
         axes.text(where, total - where, said, color="0.5", fontsize=8, zorder=1, clip_on=True)
     axes.set_xlim(left, right)
