@@ -213,7 +213,9 @@ def test_traversals_of_named_dimensions_around_an_image(vaekit, run, files):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--dims", "1,9,-2"], "there is no dimension 9, -2; this model has 0 to 3"),
+        (["--dims", "1,9,-2"], "dimensions 9 and -2 do not exist; this model has 0 to 3"),
+        (["--dims", "4,0"], "dimension 4 does not exist; this model has 0 to 3"),
+        (["--dims", "4,5,6"], "dimensions 4, 5 and 6 do not exist"),
         (["--dims", "one"], "is not a list of dimensions"),
         (["--range", "0"], "a range above 0"),
         (["--steps", "1"], "--steps"),
@@ -288,6 +290,19 @@ def test_the_analysis_writes_pictures_and_statistics(vaekit, run, projection):
 @pytest.mark.parametrize("kind", ["1", "2", "100", "autoencoder"])
 def test_every_latent_space_can_be_analysed(vaekit, special, kind):
     assert "grids/latent_scatter.png" in made(vaekit("latents", special[kind]), special[kind])
+
+
+@pytest.mark.parametrize("kind", ["2", "autoencoder"])
+def test_the_pictures_of_a_run_show_its_latent_space_as_the_analysis_does(vaekit, special, kind):
+    run = special[kind]
+    analysed = [path for path in made(vaekit("latents", run), run) if path.endswith(".png")]
+    drawn_there = {path: (run / path).read_bytes() for path in analysed}
+    for path in analysed:
+        (run / path).unlink()
+    paths = made(vaekit("pictures", run), run)
+    assert paths[-len(analysed) :] == analysed and ("grids/kl_bars.png" in paths) is (kind == "2")
+    assert {path: (run / path).read_bytes() for path in analysed} == drawn_there
+    assert all(drawn(run / path) for path in paths)
 
 
 def test_a_folder_becomes_a_table_in_every_format(vaekit, run, files, tmp_path, monkeypatch):

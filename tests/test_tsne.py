@@ -52,6 +52,8 @@ def test_it_is_a_function_of_the_codes_alone_and_draws_nothing(digits):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("codes", [torch.zeros(30, 4), torch.eye(3), torch.ones(50, 3) * (torch.arange(50) % 2)[:, None]])
+@pytest.mark.parametrize(
+    "codes", [torch.zeros(30, 4), torch.eye(3), torch.ones(50, 3) * (torch.arange(50) % 2)[:, None]]
+)
 def test_equal_and_few_codes_give_finite_points(codes):
     assert bool(tsne(codes, min(30.0, (len(codes) - 1) / 3)).isfinite().all())

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
@@ -154,6 +155,14 @@ def write_text_atomically(path: Path, text: str) -> None:
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def save_array(values: np.ndarray[Any, Any], path: Path) -> Path:
+    """Write a .npy file, making its folder."""
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, values, allow_pickle=False)
+    return path
 
 
 def point(run: Path, name: str, step: int) -> None:

@@ -211,9 +211,10 @@ def latents(
 
 
 def _open(run: Path, which: str, device: str, data_dir: str | None, every: bool = False) -> OpenRun:
-    from vaekit.latentspace import LIMIT, open_run
+    from vaekit.latentspace import open_run
+    from vaekit.sampling import MOST_IMAGES
 
-    return open_run(run, which=which, device=device, data_dir=data_dir, limit=None if every else LIMIT)
+    return open_run(run, which=which, device=device, data_dir=data_dir, limit=None if every else MOST_IMAGES)
 
 
 def _numbers(text: str) -> list[int]:

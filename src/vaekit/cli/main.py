@@ -105,7 +105,7 @@ def evaluate(
 
 @app.command()
 def pictures(run: Run, which: Which = "best", device: Device = "auto", data_dir: DataDir = None) -> None:
-    """Every standard picture of a run: reconstructions, prior samples, loss curves."""
+    """Every standard picture of a run: reconstructions, prior samples, loss curves, the latent space."""
     from vaekit.pictures import picture_run
 
     for path in picture_run(run, which=which, device=device, data_dir=data_dir):

@@ -14,20 +14,19 @@ import numpy as np
 import torch
 
 from vaekit import plots, sampling
-from vaekit.checkpoint import storage_errors, write_text_atomically
+from vaekit.checkpoint import save_array, storage_errors, write_text_atomically
 from vaekit.data.dataset import Dataset
 from vaekit.data.store import find_images
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.evaluation.latents import LatentUse
 from vaekit.latentspace.opened import Array, Made, OpenRun
-from vaekit.latentspace.samples import aggregate_samples
 from vaekit.latentspace.tsne import tsne
-from vaekit.pictures import save_array
 
 TSNE_LIMIT = 1000  # points: more take longer than one wants to wait
 TSNE_PERPLEXITY = 30.0
 FILES_AT_ONCE = 256
 MOST_NAMED = 10
+FEWEST_IMAGES = 3  # for statistics
 
 
 def analyse(
@@ -37,11 +36,13 @@ def analyse(
     if projection not in PROJECTIONS:
         raise ConfigError(f"unknown projection '{projection}'; {suggest(projection, PROJECTIONS)}")
     data = opened.images(split)
-    if len(data) < 3:
-        raise DataError(f"statistics need 3 images or more but the {split} set has {len(data)}; choose another split")
+    if len(data) < FEWEST_IMAGES:
+        raise DataError(
+            f"statistics need {FEWEST_IMAGES} images or more but the {split} set has {len(data)}; choose another split"
+        )
     use = opened.use(data)
     made = Made(_write_statistics(opened, use, split))
-    made.paths += _pictures(opened, use, data, split, projection)
+    made.paths += draw_latents(opened, use, data, split, projection)
     if arrays:
         made.paths.append(save_array(use.means.float().numpy(), opened.folder / "reports" / "latent_means.npy"))
     return use, made
@@ -111,7 +112,8 @@ def _write_statistics(opened: OpenRun, use: LatentUse, split: str) -> list[Path]
     return [folder / "latent_statistics.json", folder / "latent_statistics.csv"]
 
 
-def _pictures(opened: OpenRun, use: LatentUse, data: Dataset, split: str, projection: str) -> list[Path]:
+def draw_latents(opened: OpenRun, use: LatentUse, data: Dataset, split: str, projection: str = "pca") -> list[Path]:
+    """Scatter, KL bars, histograms and correlation of these images of a split, in grids/; no KL for an autoencoder."""
     folder, count = opened.folder / "grids", f"{len(use.means):,} {split} images"
     has_prior = bool(use.kl_nats.isfinite().all())
     made = [_scatter(use, data, count, projection, folder)]
@@ -124,7 +126,9 @@ def _pictures(opened: OpenRun, use: LatentUse, data: Dataset, split: str, projec
     what = "aggregate posterior against prior" if has_prior else "codes"
     most = "" if len(dims) == len(use.mean) else f", the {len(dims)} most used dimensions"
     prior = {"prior_mean": use.prior_mean.numpy(), "prior_std": use.prior_std.numpy()} if has_prior else {}
-    drawn = plots.histograms(aggregate_samples(opened, data), dims, title=f"{what}, {count}{most}", **prior)
+    drawn = plots.histograms(
+        sampling.aggregate_samples(opened.trained, data), dims, title=f"{what}, {count}{most}", **prior
+    )
     made.append(plots.save_figure(drawn, folder / "latent_histograms.png"))
     matrix = plots.correlation_matrix(use.correlation.numpy(), title=f"correlation of latent dimensions, {count}")
     made.append(plots.save_figure(matrix, folder / "latent_correlation.png"))

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from vaekit import plots, sampling
-from vaekit.data.dataset import Dataset
+from vaekit.checkpoint import save_array
 from vaekit.errors import ConfigError
 from vaekit.latentspace.opened import Array, Made, OpenRun, as_floats
 from vaekit.models import VAE
-from vaekit.pictures import save_array
 from vaekit.posthoc import sampler_folder, sampler_for, sampler_named
 
 PRIOR = "prior"
@@ -42,7 +41,7 @@ def draw_samples(
         raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
 
     def training_codes() -> Array:
-        return aggregate_samples(opened, opened.images("train"))
+        return sampling.aggregate_samples(trained, opened.images("train"))
 
     fitted = sampler_for(opened.folder, trained, sampler, training_codes, announce=announce)
     codes = fitted.sampler.sample(count, seed=seed, temperature=temperature)
@@ -54,16 +53,6 @@ def forget_sampler(opened: OpenRun, sampler: str) -> None:
     """Take a saved sampler away, so that the next use fits it anew."""
     sampler_named(sampler)
     shutil.rmtree(sampler_folder(opened.folder, sampler), ignore_errors=True)
-
-
-def aggregate_samples(opened: OpenRun, data: Dataset) -> Array:
-    """One sample of q(z | x) for each image: samples of the aggregate posterior (N, D).
-
-    An autoencoder's codes are their own posterior.
-    """
-    if not isinstance(opened.trained.model, VAE):
-        return sampling.encode_dataset(opened.trained, data)
-    return sampling.posterior_codes(opened.trained, data.images, 1)[:, 0]
 
 
 def draw_near(

@@ -46,7 +46,7 @@ def divergence(p: Tensor, points: Tensor) -> float:
 def tsne(codes: Tensor, perplexity: float) -> Tensor:
     """Points (N, 2) of codes (N, D), N above 2: a function of the codes alone, which starts at their principal plane.
 
-    van der Maaten & Hinton 2008, JMLR 9; the learning rate is that of Belkina et al. 2019, doi:10.1038/s41467-019-13055-y
+    van der Maaten & Hinton 2008, JMLR 9; learning rate of Belkina et al. 2019, doi:10.1038/s41467-019-13055-y
     """
     count = len(codes)
     p = similarities(codes, perplexity)
