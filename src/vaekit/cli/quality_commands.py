@@ -22,6 +22,14 @@ def quality(
     run: Run,
     count: Annotated[int, typer.Option("--count", "-n", min=16, help="Images of each source, at most.")] = 2000,
     drawn: Annotated[bool, typer.Option("--drawn", help="Also score draws from p(x|z), not only means.")] = False,
+    sampler: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sampler",
+            help="mixture or flow, fitted to the codes of training images; or prior, for it alone. May be given often.",
+            show_default="mixture, and what is fitted",
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="Folder with Inception's weights.", show_default="$VAEKIT_WEIGHTS"),
@@ -34,11 +42,13 @@ def quality(
     """Why samples look bad: real images, reconstructions and samples scored against test images in one table."""
     from vaekit.evaluation.health import diagnose
     from vaekit.quality import quality as score_run
+    from vaekit.quality import usual_samplers
 
     found = score_run(
         run,
         count=count,
         seed=seed,
+        samplers=usual_samplers(run) if sampler is None else [kind for kind in sampler if kind != "prior"],
         drawn=drawn,
         weights=weights,
         which=which,
