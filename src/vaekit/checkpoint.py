@@ -222,6 +222,11 @@ def locate(run: Path, which: str = "best") -> Path:
     return checkpoints_folder(run) / f"step-{step:08d}"
 
 
+def checkpoint_digest(folder: Path) -> str:
+    """SHA-256 of a checkpoint's manifest, which holds the sums of all its files: other bytes have another digest."""
+    return hashlib.sha256(_read(folder / "manifest.json")).hexdigest()
+
+
 def load_checkpoint(folder: Path, groups: tuple[str, ...] | None = None) -> Checkpoint:
     """Read and verify a checkpoint folder, or only some of its tensor groups. CheckpointError if anything is off."""
     manifest = _parse_json(folder / "manifest.json", _read(folder / "manifest.json"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vaekit import sampling
-from vaekit.checkpoint import locate
+from vaekit.checkpoint import checkpoint_digest, locate
 from vaekit.data.dataset import Dataset, load_splits
 from vaekit.data.pixels import content_of
 from vaekit.errors import ConfigError, DataError
@@ -84,12 +84,14 @@ def quality(
     every = {**sources_of(trained, other, seed, drawn), **fitted, **(sources or {})}
     announce(f"{len(every)} sources of {count:,} images against {count:,} test images, by {extractor.about}")
     rows = list(score_sources(extractor, content_of(real, size), every))
+    folder = locate(Path(run), which)
     metrics = {
         **score_metrics(extractor, rows),
         "quality_features": extractor.name,
         "quality_images": count,
         "quality_seed": seed,
-        "quality_checkpoint": locate(Path(run), which).name,
+        "quality_checkpoint": folder.name,
+        "quality_checkpoint_sha256": checkpoint_digest(folder),
     }
     if (share := accuracy(extractor, splits.test, size)) is not None:
         metrics["quality_proxy_accuracy"] = share
