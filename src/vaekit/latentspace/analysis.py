@@ -225,7 +225,9 @@ def _write_parquet(path: Path, names: Sequence[str], codes: Array) -> None:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ConfigError("a Parquet table needs the package pyarrow; pip install pyarrow, or name a .csv") from None
+        raise ConfigError(
+            "a Parquet table needs the package pyarrow; pip install 'vaekit[parquet]', or name a .csv"
+        ) from None
     columns = dict(zip(_columns(codes), codes.T, strict=True))
     pyarrow.parquet.write_table(pyarrow.table({"file": list(names), **columns}), path)
 
