@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import DataDir, Device, Run, Which
+from vaekit.cli.options import DataDir, Device, Run, Seed, Which
 
 HEADER = ("source", "Fréchet", "kernel ×1000", "precision", "recall", "density", "coverage")
 
@@ -34,7 +34,7 @@ def quality(
         Path | None,
         typer.Option("--weights", help="Folder with Inception's weights.", show_default="$VAEKIT_WEIGHTS"),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the choice of images and of the samples.")] = 0,
+    seed: Seed = 0,
     which: Which = "best",
     device: Device = "auto",
     data_dir: DataDir = None,
