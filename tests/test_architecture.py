@@ -20,8 +20,8 @@ LEVELS = {
     6: ["check", "training", "plots"],
     7: ["trained"],
     8: ["runs", "doctor", "inference", "sampling", "posthoc"],
-    9: ["pictures", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders"],
-    10: ["latentspace"],
+    9: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders"],
+    10: ["pictures"],
     11: ["cli"],
 }
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}

@@ -59,7 +59,7 @@ def test_a_report_of_this_checkpoint_is_read_and_any_other_is_not(runs, tmp_path
     metrics = json.loads(report.read_text())
     for change, current in (
         ({}, True),
-        ({"checkpoint": "step-00000001"}, False),
+        ({"checkpoint_sha256": "0" * 64}, False),
         ({"split": "validation"}, False),
     ):
         report.write_text(json.dumps({**metrics, **change, "psnr_db": -1.0}))
@@ -68,6 +68,16 @@ def test_a_report_of_this_checkpoint_is_read_and_any_other_is_not(runs, tmp_path
     assert known_metrics(run, samples=4)["nll_samples"] == 4
     report.write_text("{")
     assert known_metrics(run, samples=2)["checkpoint"] == locate(run).name
+
+
+def test_a_run_trained_anew_under_the_same_step_is_evaluated_anew(tmp_path):
+    run = train("digits", *SIZES, *SHORT, out=tmp_path / "run")
+    before = known_metrics(run, samples=2)
+    assert known_metrics(run, samples=2) == before
+    shutil.rmtree(run / "checkpoints")
+    train("digits", *SIZES, *SHORT, "training.seed=1", out=run)
+    after = known_metrics(run, samples=2)
+    assert after["checkpoint"] == before["checkpoint"] and after["elbo_nats"] != before["elbo_nats"]
 
 
 def test_nats_of_different_measures_are_marked(runs, tmp_path):

@@ -13,7 +13,8 @@ from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.errors import NumericalError
 from vaekit.evaluation import chunks
-from vaekit.evaluation.evaluate import bits_offset, evaluate_model
+from vaekit.evaluation.evaluate import bits_offset, evaluate_model, headline
+from vaekit.evaluation.health import diagnose
 from vaekit.evaluation.latents import StreamedMoments, latent_use
 from vaekit.evaluation.likelihood import StreamedLogMean, bounds
 from vaekit.evaluation.quality import psnr, ssim
@@ -271,6 +272,20 @@ def test_an_autoencoder_has_distortion_but_no_bounds():
     metrics = evaluate_model(made, Dataset(images(10)), Pixels(), samples=2).metrics
     assert "distortion_nats" in metrics and "psnr_db" in metrics
     assert not {"elbo_nats", "nll_nats", "rate_nats"} & metrics.keys()
+
+
+def test_what_one_image_or_one_sample_cannot_say_is_left_out(model):
+    """And all that is said is a number: no NaN reaches a report or the screen."""
+    of_images = {"nll_se_nats", "active_units", "aggregate_kl_nats"}
+    of_samples = {"nll_sampling_se_nats"}
+    whole = evaluate_model(model, Dataset(images(5)), DYNAMIC, samples=4).metrics
+    assert (of_images | of_samples) <= whole.keys()
+    for count, samples, absent in ((1, 4, of_images), (5, 1, of_samples), (1, 1, of_images | of_samples)):
+        found = evaluate_model(model, Dataset(images(count)), DYNAMIC, samples=samples).metrics
+        assert whole.keys() - found.keys() == absent
+        assert all(math.isfinite(value) for value in found.values() if isinstance(value, float))
+        assert ("±" in headline(found)[0][1]) is (count > 1) and "nan" not in str(headline(found))
+        assert not any(f.topic in ("unused dimensions", "not finite") for f in diagnose(found)) or count > 1
 
 
 def test_reports_hold_what_was_measured(model, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,8 @@ from vaekit.evaluation.features import Extractor, accuracy, extractor_for
 from vaekit.evaluation.inception import INCEPTION, Inception
 from vaekit.evaluation.score import score_sources
 from vaekit.evaluation.weights import fill
-from vaekit.quality import held_out_halves, quality, sources_of
+from vaekit.posthoc import load_sampler
+from vaekit.quality import held_out_halves, quality, sampled, sources_of
 from vaekit.runs import dataset_of
 from vaekit.trained import load
 
@@ -202,7 +204,8 @@ def test_the_command_writes_one_table_beside_the_other_metrics(digits_run, vaeki
     assert "mixture samples" in answer.out and (run / "samplers" / "mixture").is_dir() and "not FID" in answer.out
     rows = list(csv.DictReader((run / "reports" / "quality.csv").open()))
     assert [row["source"] for row in rows] == [
-        "real", "reconstructions", "reconstructions_drawn", "prior_samples", "prior_samples_drawn", "mixture_samples",
+        "real", "reconstructions", "reconstructions_drawn", "prior_samples", "prior_samples_drawn",
+        "mixture_samples",
     ]  # fmt: skip
     after = json.loads((run / "reports" / "metrics.json").read_text())
     assert before.items() <= after.items()
@@ -223,6 +226,33 @@ def test_more_sources_are_rows_and_the_same_seed_gives_the_same_numbers(digits_r
     assert [row.source for row in first.rows] == ["real", "reconstructions", "prior_samples", "grey"]
     assert first.rows[3].recall < 0.1
     assert quality(run, count=50, seed=1).rows != first.rows[:3]
+
+
+def test_a_sampler_is_a_row_fitted_once_and_others_only_where_asked_for(digits_run, vaekit, tmp_path):
+    run = shutil.copytree(digits_run, tmp_path / "run")
+
+    def rows():
+        return {row["source"]: row for row in csv.DictReader((run / "reports" / "quality.csv").open())}
+
+    first = vaekit("quality", run, "--count", 40)
+    assert first.code == 0 and "fitted the mixture" in first.out and "mixture samples" in first.out
+    assert list(rows()) == ["real", "reconstructions", "prior_samples", "mixture_samples"]
+    found = rows()["mixture_samples"]
+    again = vaekit("quality", run, "--count", 40)
+    assert "fitted the mixture" not in again.out and rows()["mixture_samples"] == found
+    assert vaekit("quality", run, "--count", 40, "--sampler", "prior").code == 0
+    assert "mixture_samples" not in rows()
+    answer = vaekit("quality", run, "--sampler", "mixtur")
+    assert answer.code == 2 and "did you mean 'mixture'" in answer.err and answer.err.count("\n") == 1
+
+
+def test_a_row_of_a_sampler_shows_what_the_sampler_draws(digits_run, tmp_path):
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    trained = load(run)
+    train_set = dataset_of(trained, "train", None)
+    images = sampled(trained, run, "mixture", train_set, 3, lambda text: None)(300)
+    codes = load_sampler(run, trained, "mixture").sampler.sample(300, seed=3)
+    assert np.array_equal(trained.to_images(images), trained.decode(codes))
 
 
 def test_draws_are_of_the_likelihood_around_the_means(digits_run):

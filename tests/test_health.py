@@ -43,7 +43,7 @@ def test_a_healthy_model_hears_nothing():
         ("unused dimensions", {"active_units": 9, "latent_dim": 32}, FINE, ["23 of 32", "objective.free_bits=0.1"]),
         ("no code", {"rate_nats": 0.03, "active_units": 0}, FINE, ["0.03", "objective.beta"]),
         ("costly code", {"distortion_without_code_nats": 80.0}, FINE, ["26.7", "14.4", "65.6"]),
-        ("prior", {"aggregate_kl_nats": 7.9}, FINE, ["7.9", "26.7", "mixture sampler"]),
+        ("prior", {"aggregate_kl_nats": 7.9}, FINE, ["7.9", "26.7", "vaekit sample RUN --sampler mixture"]),
         ("prior", {"proxy_frechet_prior_samples": 9.0}, FINE, ["9.0", "0.9"]),
         ("reconstructions", {"proxy_frechet_reconstructions": 5.0}, FINE, ["5.0", "0.4", "latent_dim"]),
         ("not finite", {"elbo_nats": math.nan}, FINE, ["elbo_nats"]),
@@ -74,6 +74,13 @@ def test_advice_names_options_that_exist():
     assert len(said) >= 5
     for override in said:
         load_config("digits", [override])
+
+
+def test_the_command_it_names_samples(digits_run, vaekit, tmp_path):
+    (finding,) = diagnose(HEALTHY | {"aggregate_kl_nats": 7.9})
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    words = finding.text.split("(vaekit ")[1].split(")")[0].replace("RUN", str(run)).split()
+    assert vaekit(*words).code == 0 and (run / "samples" / "mixture_samples.png").is_file()
 
 
 def use_of(means, variance):

@@ -6,6 +6,8 @@ import csv
 import json
 import shutil
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,7 +215,9 @@ def test_traversals_of_named_dimensions_around_an_image(vaekit, run, files):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--dims", "1,9,-2"], "there is no dimension 9, -2; this model has 0 to 3"),
+        (["--dims", "1,9,-2"], "dimensions 9 and -2 do not exist; this model has 0 to 3"),
+        (["--dims", "4,0"], "dimension 4 does not exist; this model has 0 to 3"),
+        (["--dims", "4,5,6"], "dimensions 4, 5 and 6 do not exist"),
         (["--dims", "one"], "is not a list of dimensions"),
         (["--range", "0"], "a range above 0"),
         (["--steps", "1"], "--steps"),
@@ -290,7 +294,20 @@ def test_every_latent_space_can_be_analysed(vaekit, special, kind):
     assert "grids/latent_scatter.png" in made(vaekit("latents", special[kind]), special[kind])
 
 
-def test_a_folder_becomes_a_table_in_every_format(vaekit, run, files, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["2", "autoencoder"])
+def test_the_pictures_of_a_run_show_its_latent_space_as_the_analysis_does(vaekit, special, kind):
+    run = special[kind]
+    analysed = [path for path in made(vaekit("latents", run), run) if path.endswith(".png")]
+    drawn_there = {path: (run / path).read_bytes() for path in analysed}
+    for path in analysed:
+        (run / path).unlink()
+    paths = made(vaekit("pictures", run), run)
+    assert paths[-len(analysed) :] == analysed and ("grids/kl_bars.png" in paths) is (kind == "2")
+    assert {path: (run / path).read_bytes() for path in analysed} == drawn_there
+    assert all(drawn(run / path) for path in paths)
+
+
+def test_a_folder_becomes_a_table_in_every_format(vaekit, run, files, tmp_path):
     shutil.copy(files[4], files[0].parent)
     expected = load(run).encode(files[:4])
     for ending in (".csv", ".npz"):
@@ -304,9 +321,25 @@ def test_a_folder_becomes_a_table_in_every_format(vaekit, run, files, tmp_path, 
         rows = list(csv.reader(file))
     assert rows[0] == ["file", "z0", "z1", "z2", "z3"]
     assert np.allclose([[float(value) for value in row[1:]] for row in rows[1:]], expected, atol=1e-6)
+
+
+def test_a_parquet_table_holds_the_same_codes(vaekit, run, files, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    answer = vaekit("latents", run, "--encode", files[0].parent, "--table", tmp_path / "codes.parquet")
+    assert answer.code == 0, answer.err
+    table = parquet.read_table(tmp_path / "codes.parquet").to_pydict()
+    assert table.pop("file") == ["0.png", "1.png", "2.png", "3.png"] and list(table) == ["z0", "z1", "z2", "z3"]
+    assert np.allclose(np.stack(list(table.values()), 1), load(run).encode(files[:4]), atol=1e-6)
+
+
+def test_a_parquet_table_without_its_package_is_one_line(vaekit, run, files, tmp_path, monkeypatch):
+    """Which names an extra that there is; nothing is written."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     answer = vaekit("latents", run, "--encode", files[0].parent, "--table", tmp_path / "codes.parquet")
-    assert_refused(answer, 2, "pip install pyarrow")
+    assert_refused(answer, 2, "pip install 'vaekit[parquet]'")
+    assert not (tmp_path / "codes.parquet").exists()
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert any(name.startswith("pyarrow") for name in project["optional-dependencies"]["parquet"])
 
 
 def test_tables_and_splits_that_cannot_be(vaekit, run, files, tmp_path):

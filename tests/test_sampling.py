@@ -134,7 +134,7 @@ def test_a_traversal_holds_the_other_dimensions():
 
 @pytest.mark.parametrize("dim", [-1, 7, 100])
 def test_a_dimension_that_is_not_there_is_refused(dim):
-    with pytest.raises(ConfigError, match=f"no dimension {dim}; this model has 0 to 6"):
+    with pytest.raises(ConfigError, match=f"dimension {dim} does not exist; this model has 0 to 6"):
         sampling.traverse(A, dim, np.zeros(2))
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
@@ -156,6 +157,14 @@ def write_text_atomically(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def save_array(values: np.ndarray[Any, Any], path: Path) -> Path:
+    """Write a .npy file, making its folder."""
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, values, allow_pickle=False)
+    return path
+
+
 def point(run: Path, name: str, step: int) -> None:
     """Let checkpoints/latest or checkpoints/best name a step."""
     write_text_atomically(checkpoints_folder(run) / name, f"step-{step:08d}\n")
@@ -211,6 +220,11 @@ def locate(run: Path, which: str = "best") -> Path:
             raise CheckpointError(f"{run} holds no checkpoint; train it first, or give another run's folder")
         step = steps[-1]
     return checkpoints_folder(run) / f"step-{step:08d}"
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """SHA-256 of a checkpoint's manifest, which holds the sums of all its files: other bytes have another digest."""
+    return hashlib.sha256(_read(folder / "manifest.json")).hexdigest()
 
 
 def load_checkpoint(folder: Path, groups: tuple[str, ...] | None = None) -> Checkpoint:

@@ -1,35 +1,37 @@
-"""Pictures and arrays of a run, written where the run keeps them."""
+"""The pictures of a run, written where the run keeps them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from vaekit import plots
-from vaekit.checkpoint import load_checkpoint, locate, storage_errors
+from vaekit import plots, sampling
+from vaekit.checkpoint import load_checkpoint, locate
 from vaekit.data.dataset import Dataset
 from vaekit.errors import DataError
+from vaekit.latentspace import FEWEST_IMAGES, OpenRun, draw_latents
 from vaekit.runs import dataset_of, run_folder
 from vaekit.trained import Trained, load
-
-Array = np.ndarray[Any, Any]
 
 
 def picture_run(
     run: str | Path, *, which: str = "best", count: int = 10, device: str = "auto", data_dir: str | None = None
 ) -> list[Path]:
-    """Write reconstructions of test images, prior samples and loss curves; returns their paths."""
+    """Write reconstructions of test images, prior samples, loss curves and the latent space; returns their paths."""
     folder = run_folder(Path(run))
     trained = load(run, which=which, device=device)
-    made = [_save_reconstructions(trained, dataset_of(trained, "test", data_dir), folder, 2 * count)]
+    test = dataset_of(trained, "test", data_dir)
+    made = [_save_reconstructions(trained, test, folder, 2 * count)]
     if trained.config.model.kind == "vae":
         made.append(_save_samples(trained, folder, 100, 1.0, 0))
     # the whole training, also where the best checkpoint is not the last
     history = load_checkpoint(locate(Path(run), "latest"), ()).state["progress"]["history"]
     made.append(plots.save_figure(plots.loss_curves(history), folder / "grids" / "loss_curves.png"))
+    if len(test) >= FEWEST_IMAGES:
+        opened = OpenRun(folder, trained, data_dir)
+        chosen = test.subset(sampling.some_rows(len(test), opened.limit))
+        made += draw_latents(opened, opened.use(chosen), chosen, "test")
     return made
 
 
@@ -39,14 +41,6 @@ def reconstruct_test_images(
     """grids/recon_grid.png from images spread over the test set."""
     trained = load(run, which=which, device=device)
     return _save_reconstructions(trained, dataset_of(trained, "test", data_dir), run_folder(Path(run)), count)
-
-
-def save_array(values: Array, path: Path) -> Path:
-    """Write a .npy file, making its folder."""
-    with storage_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, values, allow_pickle=False)
-    return path
 
 
 def _save_reconstructions(trained: Trained, dataset: Dataset, folder: Path, count: int) -> Path:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.checkpoint import locate
+from vaekit import sampling
+from vaekit.checkpoint import checkpoint_digest, locate
 from vaekit.data.dataset import Dataset, load_splits
 from vaekit.data.pixels import content_of
 from vaekit.errors import ConfigError, DataError
@@ -20,8 +22,12 @@ from vaekit.evaluation.report import write_quality
 from vaekit.evaluation.score import Score, Source, score_metrics, score_sources
 from vaekit.models import VAE
 from vaekit.noise import BlockNoise, derived_seed, no_noise
+from vaekit.posthoc import SAMPLERS, sampler_folder, sampler_for, sampler_named
 from vaekit.runs import run_folder
 from vaekit.trained import BATCH, Trained, load
+
+Array = np.ndarray[Any, Any]
+FITTED = "mixture"  # of the samplers, the one that is quick enough to be fitted without being asked for
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ def quality(
     count: int = 2000,
     seed: int = 0,
     sources: Mapping[str, Source] | None = None,
+    samplers: Sequence[str] = (),
     drawn: bool = False,
     weights: Path | None = None,
     which: str = "best",
@@ -47,16 +54,20 @@ def quality(
     data_dir: str | None = None,
     announce: Callable[[str], None] = lambda text: None,
 ) -> Quality:
-    """Score real images, reconstructions, prior samples and `sources` against as many real test images.
+    """Score real images, reconstructions, prior samples, `samplers` and `sources` against as many real test images.
 
     The test set is cut in two: one part is what all are compared with, the other is the row of real images and what
     is reconstructed, for a set that is compared with its own reconstructions looks better than real. Images are
-    decoded means, as everywhere; `drawn` adds rows of draws from p(x | z). `sources` are further rows by name: a
-    function of a count that gives images (N, C, H, W) in [0, 1]. Every row has `count` images, fewer where the data
-    has not as many, since distances depend on it. Written to reports/quality.csv and among the metrics.
+    decoded means, as everywhere; `drawn` adds rows of draws from p(x | z). `samplers` are samplers of the aggregate
+    posterior, each a row: the one saved with the run, or fitted now. `sources` are further rows by name: a function
+    of a count that gives images (N, C, H, W) in [0, 1]. Every row has `count` images, fewer where the data has not as
+    many, since distances depend on it. Written to reports/quality.csv and among the metrics. ConfigError for an
+    unknown sampler.
     """
     if weights is not None and not weights.is_dir():
         raise ConfigError(f"--weights {weights} is no folder; give the folder that holds the weight files")
+    for kind in samplers:
+        sampler_named(kind)
     trained = load(run, which=which, device=device)
     data = trained.config.data
     splits = load_splits(replace(data, root=data_dir) if data_dir else data)
@@ -66,21 +77,32 @@ def quality(
     extractor = extractor_for(
         splits.train, splits.facts["fingerprint"], size, weights=weights, device=trained.device, announce=announce
     )
-    every = {**sources_of(trained, other, seed, drawn), **(sources or {})}
+    fitted = {
+        f"{kind}_samples": sampled(trained, run_folder(Path(run)), kind, splits.train, seed, announce)
+        for kind in dict.fromkeys(samplers)
+    }
+    every = {**sources_of(trained, other, seed, drawn), **fitted, **(sources or {})}
     announce(f"{len(every)} sources of {count:,} images against {count:,} test images, by {extractor.about}")
     rows = list(score_sources(extractor, content_of(real, size), every))
+    folder = locate(Path(run), which)
     metrics = {
         **score_metrics(extractor, rows),
         "quality_features": extractor.name,
         "quality_images": count,
         "quality_seed": seed,
-        "quality_checkpoint": locate(Path(run), which).name,
+        "quality_checkpoint": folder.name,
+        "quality_checkpoint_sha256": checkpoint_digest(folder),
     }
     if (share := accuracy(extractor, splits.test, size)) is not None:
         metrics["quality_proxy_accuracy"] = share
     if extractor.sha256:
         metrics["quality_weights_sha256"] = extractor.sha256
     return Quality(rows, extractor.about, metrics, write_quality(run_folder(Path(run)), rows, metrics))
+
+
+def usual_samplers(run: str | Path) -> list[str]:
+    """The mixture, and what else the run keeps a fit of."""
+    return [kind for kind in SAMPLERS if kind == FITTED or sampler_folder(run_folder(Path(run)), kind).is_dir()]
 
 
 def sources_of(trained: Trained, images: Tensor, seed: int, drawn: bool = False) -> dict[str, Source]:
@@ -96,6 +118,18 @@ def sources_of(trained: Trained, images: Tensor, seed: int, drawn: bool = False)
         if drawn:
             found["prior_samples_drawn"] = lambda n: _prior_draws(trained, n, seed)
     return found
+
+
+def sampled(
+    trained: Trained, run: Path, kind: str, train: Dataset, seed: int, announce: Callable[[str], None]
+) -> Source:
+    """Decoded means of codes from the run's sampler of a kind, which is fitted now where it is not saved."""
+
+    def codes() -> Array:
+        return sampling.aggregate_samples(trained, train.subset(sampling.some_rows(len(train), sampling.MOST_IMAGES)))
+
+    sampler = sampler_for(run, trained, kind, codes, announce=announce).sampler
+    return lambda n: _decoded(trained, sampler.sample(n, seed=seed))
 
 
 def held_out_halves(test: Dataset, validation: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -116,6 +150,12 @@ def held_out_halves(test: Dataset, validation: Dataset, count: int, seed: int) -
         for rows in halves
     )
     return first, second
+
+
+@torch.no_grad()
+def _decoded(trained: Trained, codes: Array) -> Tensor:
+    parts = torch.as_tensor(codes, dtype=torch.float32, device=trained.device).split(BATCH)
+    return trained.cropped(torch.cat([trained.model.decode(part).mean for part in parts])).cpu()
 
 
 @torch.no_grad()

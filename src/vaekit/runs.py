@@ -16,6 +16,7 @@ import torch
 from vaekit.check import check_config
 from vaekit.checkpoint import (
     Checkpoint,
+    checkpoint_digest,
     load_checkpoint,
     locate,
     saved_steps,
@@ -289,7 +290,8 @@ def evaluate(
         progress=progress,
         say=announce,
     )
-    facts = {"split": split, "checkpoint": locate(Path(run), which).name}
+    folder = locate(Path(run), which)
+    facts = {"split": split, "checkpoint": folder.name, "checkpoint_sha256": checkpoint_digest(folder)}
     facts |= {} if lpips else {"lpips_unavailable": lpips_unavailable(lpips_weights)}
     write_reports(run_folder(Path(run)), evaluation, facts)
     return {**evaluation.metrics, **facts}
@@ -308,9 +310,9 @@ def known_metrics(
 
     `samples`, K of the bound, must be the one of the report then; None takes what is there, else K = 100.
     """
-    checkpoint = locate(Path(run), which).name
+    digest = checkpoint_digest(locate(Path(run), which))  # another training may end with a step of the same name
     metrics = read_metrics(run_folder(Path(run)))
-    current = metrics.get("checkpoint") == checkpoint and metrics.get("split") == "test"
+    current = metrics.get("checkpoint_sha256") == digest and metrics.get("split") == "test"
     if current and samples in (None, metrics.get("nll_samples", samples)):
         return metrics
     return evaluate(run, samples=samples or 100, which=which, device=device, data_dir=data_dir, announce=announce)

@@ -22,6 +22,7 @@ from vaekit.trained import Trained
 
 Array = np.ndarray[Any, Any]
 BATCH = 500
+MOST_IMAGES = 10_000  # for statistics and fits, unless all are asked for: a second on one core for a small model
 DISTANCES_AT_ONCE = 4_000_000  # numbers of a chunk of differences: 32 MB in float64
 PARALLEL = 1e-6  # radians: below it the sine of the angle has lost its digits, and a line is exact to float32
 
@@ -63,6 +64,16 @@ def posterior_codes(trained: Trained, images: Tensor, count: int, *, temperature
         noise = BlockNoise(seed, start)(0, torch.Size((count, *q.batch_shape, *q.event_shape)), q.mean)
         drawn.append(q.from_noise(temperature * noise).transpose(0, 1).cpu())
     return torch.cat(drawn).numpy()
+
+
+def aggregate_samples(trained: Trained, data: Dataset) -> Array:
+    """One sample of q(z | x) for each image: samples of the aggregate posterior (N, D).
+
+    An autoencoder's codes are their own posterior.
+    """
+    if not isinstance(trained.model, VAE):
+        return encode_dataset(trained, data)
+    return posterior_codes(trained, data.images, 1)[:, 0]
 
 
 def codes_near(code: Array, count: int, *, scale: float, seed: int = 0) -> Array:
@@ -189,10 +200,28 @@ def interpolate(start: Array, end: Array, steps: int, mode: str = "linear") -> A
 # Along dimensions and vectors
 
 
+def check_dims(dims: Sequence[int], latent_dim: int) -> None:
+    """ConfigError naming every dimension that a code of `latent_dim` numbers does not have."""
+    absent = [str(dim) for dim in dims if not 0 <= dim < latent_dim]
+    if absent:
+        named = f"dimension {absent[0]} does" if len(absent) == 1 else f"dimensions {listed(absent)} do"
+        allowed = f"0 to {latent_dim - 1}" if latent_dim > 1 else "dimension 0 alone"
+        raise ConfigError(f"{named} not exist; this model has {allowed}")
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a sentence lists them.
+
+    Example:
+        >>> listed(["5"]), listed(["5", "99"]), listed(["5", "7", "99"])
+        ('5', '5 and 99', '5, 7 and 99')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
 def traverse(code: Array, dim: int, values: Array) -> Array:
     """Copies (len(values), D) of a code (D,) whose dimension `dim` takes the values; the others stay."""
-    if not 0 <= dim < len(code):
-        raise ConfigError(f"there is no dimension {dim}; this model has 0 to {len(code) - 1}")
+    check_dims([dim], len(code))
     codes = np.repeat(np.asarray(code, np.float32)[None], len(values), 0)
     codes[:, dim] = values
     return codes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import DataDir, Device, Overrides, Which
+from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, Which
 
 if TYPE_CHECKING:
     from vaekit.compare.runs import Compared
@@ -41,12 +41,12 @@ def compare(
 
 @app.command("compare-dae")
 def compare_dae(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file.")],
+    recipe: Recipe,
     overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where runs and sheet go.", show_default="runs/compare-dae-RECIPE")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", "-k", min=1, max=100_000, help="K of the bound.")] = 100,
+    samples: BoundSamples = 100,
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
@@ -74,7 +74,7 @@ def _show(made: Compared) -> None:
 
 @app.command()
 def sweep(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file.")],
+    recipe: Recipe,
     overrides: Annotated[
         list[str],
         typer.Argument(metavar="KEY=A,B,C...", help="Keys and their values, such as objective.beta=0.1,0.5,1,4"),
@@ -83,7 +83,7 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option("--out", help="The sweep's folder.", show_default="runs/sweep-RECIPE")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", "-k", min=1, max=100_000, help="K of the bounds.")] = 100,
+    samples: BoundSamples = 100,
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:

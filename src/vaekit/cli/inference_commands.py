@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import DataDir, Device, Run, Which
+from vaekit.cli.options import Arrays, DataDir, Device, Run, Seed, Which
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -17,7 +17,6 @@ Places = Annotated[
     typer.Argument(metavar="[IMAGE|FOLDER]...", help="Files, or folders with images; none: test images."),
 ]
 Samples = Annotated[int, typer.Option("--samples", "-k", min=1, max=100_000, help="Codes per image for its ELBO.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the binarisation and of the codes.")]
 MOST_LINES = 40  # of a table on the screen; the file has them all
 
 
@@ -27,7 +26,7 @@ def reconstruct(
     places: Places = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Test images, where no file is given.")] = 20,
     single: Annotated[bool, typer.Option("--single", help="Also each reconstruction as a PNG of its own.")] = False,
-    arrays: Annotated[bool, typer.Option("--save-arrays", help="Also the codes and images as .npy.")] = False,
+    arrays: Arrays = False,
     pages: Annotated[int, typer.Option("--pages", min=1, help="Sheets of 40 images at most.")] = 10,
     samples: Samples = 16,
     seed: Seed = 0,

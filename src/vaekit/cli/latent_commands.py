@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import DataDir, Device, Run, Which
+from vaekit.cli.options import All, Arrays, DataDir, Device, Run, Seed, Split, Steps, Which
 from vaekit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from vaekit.latentspace import Made, OpenRun
 
 app = typer.Typer(rich_markup_mode=None)
-
-Arrays = Annotated[bool, typer.Option("--save-arrays", help="Also the codes or images as .npy.")]
-Seed = Annotated[int, typer.Option("--seed", min=0)]
-All = Annotated[bool, typer.Option("--all", help="Look at every image, not at 10,000 of them.")]
-Steps = Annotated[int, typer.Option("--steps", min=2, max=1000, help="How many images, the ends included.")]
 
 
 @app.command()
@@ -75,7 +70,7 @@ def interpolate(
     steps: Steps = 10,
     mode: Annotated[str, typer.Option("--mode", help="linear or spherical.")] = "linear",
     pairs: Annotated[int, typer.Option("--pairs", min=1, max=50, help="Of test images, where no file is given.")] = 6,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the test images.")] = 0,
+    seed: Seed = 0,
     arrays: Arrays = False,
     which: Which = "best",
     device: Device = "auto",
@@ -182,7 +177,7 @@ def neighbours(
 @app.command()
 def latents(
     run: Run,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
+    split: Split = "test",
     projection: Annotated[str, typer.Option("--projection", help="pca or tsne, above 2 dimensions.")] = "pca",
     encode: Annotated[
         Path | None, typer.Option("--encode", metavar="FOLDER", help="Images to a table of codes.")
@@ -211,9 +206,10 @@ def latents(
 
 
 def _open(run: Path, which: str, device: str, data_dir: str | None, every: bool = False) -> OpenRun:
-    from vaekit.latentspace import LIMIT, open_run
+    from vaekit.latentspace import open_run
+    from vaekit.sampling import MOST_IMAGES
 
-    return open_run(run, which=which, device=device, data_dir=data_dir, limit=None if every else LIMIT)
+    return open_run(run, which=which, device=device, data_dir=data_dir, limit=None if every else MOST_IMAGES)
 
 
 def _numbers(text: str) -> list[int]:

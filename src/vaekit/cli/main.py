@@ -18,7 +18,7 @@ from vaekit.cli import (
     latent_commands,
     quality_commands,
 )
-from vaekit.cli.options import DataDir, Device, Overrides, Run, Which
+from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, Run, Seed, Split, Which
 from vaekit.errors import VaekitError, is_out_of_memory
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ quality_commands.register(app)
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file.")],
+    recipe: Recipe,
     overrides: Overrides = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder.", show_default="a new one in runs/")
@@ -67,9 +67,9 @@ def train(
 @app.command()
 def evaluate(
     run: Run,
-    samples: Annotated[int, typer.Option("--samples", "-k", min=1, max=100_000, help="K of the bound.")] = 100,
-    split: Annotated[str, typer.Option("--split", help="train, validation or test.")] = "test",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the binarisation and of the codes.")] = 0,
+    samples: BoundSamples = 100,
+    split: Split = "test",
+    seed: Seed = 0,
     lpips_weights: Annotated[
         Path | None, typer.Option("--lpips-weights", help="Folder with its two files.", show_default="$VAEKIT_WEIGHTS")
     ] = None,
@@ -108,7 +108,7 @@ def evaluate(
 
 @app.command()
 def pictures(run: Run, which: Which = "best", device: Device = "auto", data_dir: DataDir = None) -> None:
-    """Every standard picture of a run: reconstructions, prior samples, loss curves."""
+    """Every standard picture of a run: reconstructions, prior samples, loss curves, the latent space."""
     from vaekit.pictures import picture_run
 
     for path in picture_run(run, which=which, device=device, data_dir=data_dir):
@@ -129,7 +129,7 @@ def recipes() -> None:
 
 @app.command()
 def doctor(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file.")],
+    recipe: Recipe,
     overrides: Overrides = None,
     data_dir: DataDir = None,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import DataDir, Device, Run, Which
+from vaekit.cli.options import DataDir, Device, Run, Seed, Which
 
 HEADER = ("source", "Fréchet", "kernel ×1000", "precision", "recall", "density", "coverage")
 
@@ -22,36 +22,33 @@ def quality(
     run: Run,
     count: Annotated[int, typer.Option("--count", "-n", min=16, help="Images of each source, at most.")] = 2000,
     drawn: Annotated[bool, typer.Option("--drawn", help="Also score draws from p(x|z), not only means.")] = False,
-    samplers: Annotated[
+    sampler: Annotated[
         list[str] | None,
         typer.Option(
-            "--sampler", help="A row of samples of mixture or flow; may be given often.", show_default="mixture"
+            "--sampler",
+            help="mixture or flow, fitted to the codes of training images; or prior, for it alone. May be given often.",
+            show_default="mixture, and what is fitted",
         ),
     ] = None,
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="Folder with Inception's weights.", show_default="$VAEKIT_WEIGHTS"),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the choice of images and of the samples.")] = 0,
+    seed: Seed = 0,
     which: Which = "best",
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
     """Why samples look bad: real images, reconstructions and samples scored against test images in one table."""
     from vaekit.evaluation.health import diagnose
-    from vaekit.latentspace import open_run, sampled_images
     from vaekit.quality import quality as score_run
+    from vaekit.quality import usual_samplers
 
-    opened = open_run(run, which=which, device=device, data_dir=data_dir)
-    fitted = {
-        f"{name}_samples": sampled_images(opened, name, seed=seed, announce=console.say)
-        for name in dict.fromkeys(samplers or ["mixture"])
-    }
     found = score_run(
         run,
         count=count,
         seed=seed,
-        sources=fitted,
+        samplers=usual_samplers(run) if sampler is None else [kind for kind in sampler if kind != "prior"],
         drawn=drawn,
         weights=weights,
         which=which,

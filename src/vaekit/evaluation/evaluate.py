@@ -62,7 +62,8 @@ def evaluate_model(
     """Bounds, bits/dim, PSNR, SSIM, MS-SSIM and latent use over the data set, every image once; LPIPS where given.
 
     `samples` is K of the importance-weighted bound; `content_size`, (height, width) without padding, is what bits/dim
-    and the scores of reconstructions count. The model is put into evaluation mode. DataError for an empty data set.
+    and the scores of reconstructions count. What one image or one sample cannot say (standard errors, active units) is
+    left out. The model is put into evaluation mode. DataError for an empty data set.
     """
     if len(dataset) == 0:
         raise DataError("there are no images to evaluate on; give the split some, or evaluate another with --split")
@@ -74,9 +75,9 @@ def evaluate_model(
         found = bounds(model, dataset, pixels, samples, seed, progress=progress, say=say)
         use = latent_use(model, dataset, pixels, seed)
         metrics |= _bound_metrics(found, model.likelihood, pixels, dataset.shape[0] * math.prod(content))
-        active = int(use.active.sum())
-        metrics |= {"active_units": active, "latent_dim": len(use.active)}
-        metrics |= {"aggregate_kl_nats": use.aggregate_gap_nats}
+        metrics["latent_dim"] = len(use.active)
+        if len(dataset) > 1:  # of one image there is no spread to measure
+            metrics |= {"active_units": int(use.active.sum()), "aggregate_kl_nats": use.aggregate_gap_nats}
     metrics |= _reconstruction_metrics(model, dataset, pixels, content, seed, lpips)
     metrics |= {
         "images": len(dataset),
@@ -105,10 +106,10 @@ def _bound_metrics(found: Bounds, likelihood: Likelihood, pixels: Pixels, dims: 
     }
     if not likelihood.family.is_likelihood:  # its "bound" bounds nothing: no likelihood is reported
         return metrics
+    errors = {"nll_se_nats": found.nll_se_nats, "nll_sampling_se_nats": found.nll_sampling_se_nats}
     metrics |= {
         "nll_nats": found.nll_nats,
-        "nll_se_nats": found.nll_se_nats,
-        "nll_sampling_se_nats": found.nll_sampling_se_nats,
+        **{name: error for name, error in errors.items() if error is not None},
         "nll_samples": found.samples,
         "effective_samples": float(found.effective_samples.mean()),
     }
@@ -160,8 +161,9 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             rows.append((name, form.format(metrics[key])))
 
     if "nll_nats" in metrics:
-        error = f"{metrics['nll_nats']:.2f} ± {metrics['nll_se_nats']:.2f} nats"
-        rows.append((f"NLL (importance-weighted, K = {metrics['nll_samples']})", error))
+        error = f" ± {metrics['nll_se_nats']:.2f}" if "nll_se_nats" in metrics else ""
+        value = f"{metrics['nll_nats']:.2f}{error} nats"
+        rows.append((f"NLL (importance-weighted, K = {metrics['nll_samples']})", value))
     add(
         "elbo_nats", "ELBO" if metrics.get("is_likelihood") else "ELBO (of a loss that is no likelihood)", "{:.2f} nats"
     )

@@ -113,7 +113,8 @@ def _prior(metrics: Metrics) -> Iterator[Finding]:
             "prior",
             f"prior samples are far {'from the aggregate posterior' if far else 'less real than reconstructions'} "
             f"({'; '.join(reasons)}): "
-            "try a sampler fitted to the codes (the mixture sampler), a richer model.prior, or a larger objective.beta",
+            "try a sampler fitted to the codes (vaekit sample RUN --sampler mixture), a richer model.prior, "
+            "or a larger objective.beta",
         )
 
 

@@ -38,13 +38,16 @@ class Bounds:
         return -float(self.importance.mean())
 
     @property
-    def nll_se_nats(self) -> float:
-        """Standard error of that mean over images: how well the data set's size pins it down."""
-        return float(self.importance.std()) / math.sqrt(len(self.importance))
+    def nll_se_nats(self) -> float | None:
+        """Standard error of that mean over images: how well the data set's size pins it down. None for one image."""
+        count = len(self.importance)
+        return float(self.importance.std()) / math.sqrt(count) if count > 1 else None
 
     @property
-    def nll_sampling_se_nats(self) -> float:
-        """Standard error from the finite number of samples alone (delta method)."""
+    def nll_sampling_se_nats(self) -> float | None:
+        """Standard error from the finite number of samples alone (delta method). None for one sample."""
+        if self.samples < 2:
+            return None
         variance = (1 / self.effective_samples - 1 / self.samples).clamp_min(0)
         return math.sqrt(float(variance.sum())) / len(variance)
 

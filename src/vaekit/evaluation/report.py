@@ -27,8 +27,8 @@ def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
     """Write all of them; `facts` (split, checkpoint …) are added to the metrics. Returns metrics.json's path."""
     folder = run / "reports"
     before = {key: value for key, value in read_metrics(run).items() if key.startswith(QUALITY)}
-    kept = before if before.get("quality_checkpoint") == facts.get("checkpoint") else {}  # of other weights: stale
-    path = _write_metrics(run, {**evaluation.metrics, **facts, **kept})
+    same = before.get("quality_checkpoint_sha256") == facts.get("checkpoint_sha256")
+    path = _write_metrics(run, {**evaluation.metrics, **facts, **(before if same else {})})  # of other weights: stale
     use = evaluation.latents
     if use is not None:
         header = ("dimension", "kl_nats", "mean_variance", "active")

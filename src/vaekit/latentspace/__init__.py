@@ -1,20 +1,21 @@
 """What the commands on the latent space do: open a run, find codes, write pictures, arrays and tables into it."""
 
-from vaekit.latentspace.analysis import analyse, encode_folder, headline
+from vaekit.latentspace.analysis import FEWEST_IMAGES, analyse, draw_latents, encode_folder, headline
 from vaekit.latentspace.arithmetic import add_up, walk_attribute
 from vaekit.latentspace.neighbours import find_neighbours
-from vaekit.latentspace.opened import LIMIT, Made, OpenRun, open_run
-from vaekit.latentspace.samples import draw_grid, draw_near, draw_samples, forget_sampler, sampled_images
+from vaekit.latentspace.opened import Made, OpenRun, open_run
+from vaekit.latentspace.samples import draw_grid, draw_near, draw_samples, forget_sampler
 from vaekit.latentspace.walks import Scale, interpolate_images, traverse_dims
 
 __all__ = [
-    "LIMIT",
+    "FEWEST_IMAGES",
     "Made",
     "OpenRun",
     "Scale",
     "add_up",
     "analyse",
     "draw_grid",
+    "draw_latents",
     "draw_near",
     "draw_samples",
     "encode_folder",
@@ -23,7 +24,6 @@ __all__ = [
     "headline",
     "interpolate_images",
     "open_run",
-    "sampled_images",
     "traverse_dims",
     "walk_attribute",
 ]

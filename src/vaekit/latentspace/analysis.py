@@ -14,20 +14,19 @@ import numpy as np
 import torch
 
 from vaekit import plots, sampling
-from vaekit.checkpoint import storage_errors, write_text_atomically
+from vaekit.checkpoint import save_array, storage_errors, write_text_atomically
 from vaekit.data.dataset import Dataset
 from vaekit.data.store import find_images
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.evaluation.latents import LatentUse
 from vaekit.latentspace.opened import Array, Made, OpenRun
-from vaekit.latentspace.samples import aggregate_samples
-from vaekit.pictures import save_array
+from vaekit.latentspace.tsne import tsne
 
-TSNE_LIMIT = 1000  # points, and steps: more take longer than one wants to wait
-TSNE_STEPS = 400
+TSNE_LIMIT = 1000  # points: more take longer than one wants to wait
 TSNE_PERPLEXITY = 30.0
 FILES_AT_ONCE = 256
 MOST_NAMED = 10
+FEWEST_IMAGES = 3  # for statistics
 
 
 def analyse(
@@ -37,11 +36,13 @@ def analyse(
     if projection not in PROJECTIONS:
         raise ConfigError(f"unknown projection '{projection}'; {suggest(projection, PROJECTIONS)}")
     data = opened.images(split)
-    if len(data) < 3:
-        raise DataError(f"statistics need 3 images or more but the {split} set has {len(data)}; choose another split")
+    if len(data) < FEWEST_IMAGES:
+        raise DataError(
+            f"statistics need {FEWEST_IMAGES} images or more but the {split} set has {len(data)}; choose another split"
+        )
     use = opened.use(data)
     made = Made(_write_statistics(opened, use, split))
-    made.paths += _pictures(opened, use, data, split, projection)
+    made.paths += draw_latents(opened, use, data, split, projection)
     if arrays:
         made.paths.append(save_array(use.means.float().numpy(), opened.folder / "reports" / "latent_means.npy"))
     return use, made
@@ -112,7 +113,8 @@ def _write_statistics(opened: OpenRun, use: LatentUse, split: str) -> list[Path]
     return [folder / "latent_statistics.json", folder / "latent_statistics.csv"]
 
 
-def _pictures(opened: OpenRun, use: LatentUse, data: Dataset, split: str, projection: str) -> list[Path]:
+def draw_latents(opened: OpenRun, use: LatentUse, data: Dataset, split: str, projection: str = "pca") -> list[Path]:
+    """Scatter, KL bars, histograms and correlation of these images of a split, in grids/; no KL for an autoencoder."""
     folder, count = opened.folder / "grids", f"{len(use.means):,} {split} images"
     has_prior = bool(use.kl_nats.isfinite().all())
     made = [_scatter(use, data, count, projection, folder)]
@@ -125,7 +127,9 @@ def _pictures(opened: OpenRun, use: LatentUse, data: Dataset, split: str, projec
     what = "aggregate posterior against prior" if has_prior else "codes"
     most = "" if len(dims) == len(use.mean) else f", the {len(dims)} most used dimensions"
     prior = {"prior_mean": use.prior_mean.numpy(), "prior_std": use.prior_std.numpy()} if has_prior else {}
-    drawn = plots.histograms(aggregate_samples(opened, data), dims, title=f"{what}, {count}{most}", **prior)
+    drawn = plots.histograms(
+        sampling.aggregate_samples(opened.trained, data), dims, title=f"{what}, {count}{most}", **prior
+    )
     made.append(plots.save_figure(drawn, folder / "latent_histograms.png"))
     matrix = plots.correlation_matrix(use.correlation.numpy(), title=f"correlation of latent dimensions, {count}")
     made.append(plots.save_figure(matrix, folder / "latent_correlation.png"))
@@ -165,13 +169,9 @@ def principal_plane(codes: Array) -> Projected:
 
 def neighbour_embedding(codes: Array) -> Projected:
     """t-SNE of at most 1,000 codes: near stays near, far means little. van der Maaten & Hinton 2008, JMLR 9"""
-    from sklearn.manifold import TSNE
-
     chosen = np.linspace(0, len(codes) - 1, min(len(codes), TSNE_LIMIT)).astype(int)
     perplexity = min(TSNE_PERPLEXITY, (len(chosen) - 1) / 3)
-    points = TSNE(2, perplexity=perplexity, init="pca", random_state=0, max_iter=TSNE_STEPS).fit_transform(
-        codes[chosen].astype(np.float32)
-    )
+    points = tsne(torch.as_tensor(codes[chosen], dtype=torch.float32), perplexity).numpy()
     return points, ("t-SNE 1", "t-SNE 2"), "t-SNE", chosen
 
 
@@ -230,7 +230,9 @@ def _write_parquet(path: Path, names: Sequence[str], codes: Array) -> None:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ConfigError("a Parquet table needs the package pyarrow; pip install pyarrow, or name a .csv") from None
+        raise ConfigError(
+            "a Parquet table needs the package pyarrow; pip install 'vaekit[parquet]', or name a .csv"
+        ) from None
     columns = dict(zip(_columns(codes), codes.T, strict=True))
     pyarrow.parquet.write_table(pyarrow.table({"file": list(names), **columns}), path)
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from vaekit import plots, sampling
+from vaekit.checkpoint import save_array
 from vaekit.data.dataset import Dataset
 from vaekit.data.store import find_images
 from vaekit.errors import ConfigError, DataError
 from vaekit.latentspace.opened import Array, Made, OpenRun
-from vaekit.pictures import save_array
 
 CLASS = "class:"  # before the name of a class, in place of a file
 WALKED_IMAGES = 6

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from vaekit import plots, sampling
+from vaekit.checkpoint import save_array
 from vaekit.data.dataset import Dataset
 from vaekit.latentspace.opened import Made, OpenRun
-from vaekit.pictures import save_array
 
 
 class Neighbourhood(NamedTuple):

@@ -19,7 +19,6 @@ from vaekit.runs import dataset_of, run_folder
 from vaekit.trained import Trained, load
 
 Array = np.ndarray[Any, Any]
-LIMIT = 10_000  # images for statistics and fits, unless all are asked for: a second on one core for a small model
 
 
 @dataclass
@@ -46,7 +45,7 @@ class OpenRun:
     folder: Path
     trained: Trained
     data_dir: str | None = None
-    limit: int | None = LIMIT
+    limit: int | None = sampling.MOST_IMAGES
 
     def images(self, split: str = "train") -> Dataset:
         """At most `limit` images of a split, drawn by seed 0. DataError where it is empty."""
@@ -114,7 +113,7 @@ def open_run(
     which: str = "best",
     device: str = "auto",
     data_dir: str | None = None,
-    limit: int | None = LIMIT,
+    limit: int | None = sampling.MOST_IMAGES,
 ) -> OpenRun:
     """Load a run. CheckpointError if it holds no checkpoint."""
     return OpenRun(run_folder(Path(run)), load(run, which=which, device=device), data_dir, limit)

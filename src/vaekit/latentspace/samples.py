@@ -7,16 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vaekit import plots, sampling
-from vaekit.data.dataset import Dataset
+from vaekit.checkpoint import save_array
 from vaekit.errors import ConfigError
 from vaekit.latentspace.opened import Array, Made, OpenRun, as_floats
 from vaekit.models import VAE
-from vaekit.pictures import save_array
-from vaekit.posthoc import Fitted, sampler_folder, sampler_for, sampler_named
+from vaekit.posthoc import sampler_folder, sampler_for, sampler_named
 
 PRIOR = "prior"
 COLUMNS = 10
@@ -42,49 +39,20 @@ def draw_samples(
     sampler_named(sampler)
     if count < 1 or not temperature >= 0:
         raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
-    fitted = _fitted(opened, sampler, announce)
+
+    def training_codes() -> Array:
+        return sampling.aggregate_samples(trained, opened.images("train"))
+
+    fitted = sampler_for(opened.folder, trained, sampler, training_codes, announce=announce)
     codes = fitted.sampler.sample(count, seed=seed, temperature=temperature)
     title = f"{count} samples from the {sampler} fitted to the aggregate posterior, temperature {temperature:g}"
     return _sheet(opened, trained.decode(codes), title, sampler, arrays)
-
-
-def sampled_images(
-    opened: OpenRun, sampler: str, *, seed: int = 0, announce: Callable[[str], None] = lambda text: None
-) -> Callable[[int], Tensor]:
-    """A function from a count to decoded means (N, C, H, W) in [0, 1], without padding, of a sampler's codes.
-
-    The sampler is fitted on first use, and kept with the run. ConfigError for an unknown one, at once.
-    """
-    sampler_named(sampler)
-
-    def images(count: int) -> Tensor:
-        codes = _fitted(opened, sampler, announce).sampler.sample(count, seed=seed)
-        return torch.from_numpy(opened.decoded(codes))
-
-    return images
-
-
-def _fitted(opened: OpenRun, sampler: str, announce: Callable[[str], None]) -> Fitted:
-    def training_codes() -> Array:
-        return aggregate_samples(opened, opened.images("train"))
-
-    return sampler_for(opened.folder, opened.trained, sampler, training_codes, announce=announce)
 
 
 def forget_sampler(opened: OpenRun, sampler: str) -> None:
     """Take a saved sampler away, so that the next use fits it anew."""
     sampler_named(sampler)
     shutil.rmtree(sampler_folder(opened.folder, sampler), ignore_errors=True)
-
-
-def aggregate_samples(opened: OpenRun, data: Dataset) -> Array:
-    """One sample of q(z | x) for each image: samples of the aggregate posterior (N, D).
-
-    An autoencoder's codes are their own posterior.
-    """
-    if not isinstance(opened.trained.model, VAE):
-        return sampling.encode_dataset(opened.trained, data)
-    return sampling.posterior_codes(opened.trained, data.images, 1)[:, 0]
 
 
 def draw_near(

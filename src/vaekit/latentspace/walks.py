@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from vaekit import plots, sampling
+from vaekit.checkpoint import save_array
 from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.latents import LatentUse
 from vaekit.latentspace.opened import Array, Made, OpenRun
-from vaekit.pictures import save_array
 
 MOST_USED = 10  # dimensions to traverse where none are named
 
@@ -103,9 +103,7 @@ def traverse_dims(
 
     Around the image's code, or the mean of the training set. Without `dims`: the most used, by KL.
     """
-    if bad := [dim for dim in dims if not 0 <= dim < opened.trained.latent_dim]:
-        listed = ", ".join(map(str, bad))
-        raise ConfigError(f"there is no dimension {listed}; this model has 0 to {opened.trained.latent_dim - 1}")
+    sampling.check_dims(dims, opened.trained.latent_dim)
     use = opened.use(opened.images("train"))
     chosen = list(dims) or _ordered(use)
     if image is None:

@@ -165,8 +165,11 @@ def histograms(
             standard = (z - prior_mean[dim]) / prior_std[dim]
             density = np.exp(-0.5 * standard**2) / (prior_std[dim] * np.sqrt(2 * np.pi))
             axes.plot(z, density, color="black", linewidth=1.3, label="prior")
-        axes.set_title(f"z{dim}   mean {signed(values.mean())} · std {values.std():.2f}", fontsize=9)
+        name = f"z{dim}   mean {signed(values.mean())} · std {values.std():.2f}"
+        axes.set_title(name, fontsize=9, y=1.0)  # a place of its own: to look for one takes a quarter of the time
         axes.tick_params(labelsize=8)
+        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="y", nbins=3)
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     figure.suptitle(title, fontsize=11)

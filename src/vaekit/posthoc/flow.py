@@ -12,10 +12,13 @@ from torch import Tensor, nn
 
 from vaekit.errors import ConfigError
 from vaekit.noise import derived_seed
+from vaekit.training.optimizer import Adam, Update
 
 Array = np.ndarray[Any, Any]
 BATCH = 256
 CHECK_EVERY = 25  # steps
+LEARNING_RATE = 1e-2  # at its peak; 3e-3 leaves 300 steps 0.15 nats short on the codes of MNIST
+RISING = 0.3  # share of the steps
 
 
 class FlowSampler:
@@ -42,20 +45,18 @@ class FlowSampler:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(seed, "flow weights"))
             flow = _flow(shape)
-        optimizer = torch.optim.Adam(flow.parameters(), lr=3e-3)
+        optimizer = Adam([(list(flow.parameters()), 0.0)], (0.9, 0.999), 1e-8)
         held, data = data[: max(1, len(data) // 10)], data[len(data) // 10 :]
         best, kept = math.inf, _copy(flow)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
         for step in range(steps):
             if step % CHECK_EVERY == 0 and (spent := _cost(flow, held)) < best:
                 best, kept = spent, _copy(flow)
             rows = torch.randint(len(data), (min(BATCH, len(data)),), generator=generator)
             loss = -flow().log_prob(data[rows]).mean()
-            optimizer.zero_grad()
+            flow.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
-            optimizer.step()
-            schedule.step()
+            optimizer.step(Update(torch.tensor(_rate((step + 1) / steps))))
         if _cost(flow, held) >= best:
             flow.load_state_dict(kept)
         return cls(flow, shift, scale, shape)
@@ -88,6 +89,13 @@ class FlowSampler:
             {k.removeprefix("flow."): torch.as_tensor(v) for k, v in tensors.items() if k.startswith("flow.")}
         )
         return cls(flow, torch.as_tensor(tensors["shift"]), torch.as_tensor(tensors["scale"]), shape)
+
+
+def _rate(share: float) -> float:
+    """The learning rate when this share of the steps is done: a straight rise, then half a cosine."""
+    if share < RISING:
+        return LEARNING_RATE * share / RISING
+    return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (share - RISING) / (1 - RISING)))
 
 
 def _copy(flow: nn.Module) -> dict[str, Tensor]:
