@@ -61,10 +61,16 @@ def code_scatter(runs: Sequence[Scattered], class_names: Sequence[str]) -> Figur
         colours = colormaps["tab10" if len(class_names) <= 10 else "tab20"]
         if run.labels is None:
             axes.scatter(*run.plane.T, s=6, alpha=0.6)
-        for number in () if run.labels is None else np.unique(run.labels):
-            chosen = run.labels == number
-            name = class_names[number] if number < len(class_names) else str(number)
-            axes.scatter(*run.plane[chosen].T, s=6, alpha=0.6, color=colours(int(number) % colours.N), label=name)
+        else:
+            order = np.random.default_rng(0).permutation(
+                len(run.plane)
+            )  # class after class, the last would hide others
+            axes.scatter(
+                *run.plane[order].T, s=6, alpha=0.6, c=[colours(int(k) % colours.N) for k in run.labels[order]]
+            )
+            for number in np.unique(run.labels):
+                name = class_names[number] if number < len(class_names) else str(number)
+                axes.scatter([], [], s=6, color=colours(int(number) % colours.N), label=name)
         axes.set_title(run.title, fontsize=10)
         for name, share in zip(("x", "y"), run.shares, strict=True):
             getattr(axes, f"set_{name}label")(f"principal axis {'xy'.index(name) + 1} ({share:.0%} of the variance)")
