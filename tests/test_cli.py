@@ -320,6 +320,7 @@ def test_pictures_writes_all_of_them(vaekit, run):
         "grids/recon_grid.png",
         "samples/prior_samples.png",
         "grids/loss_curves.png",
+        *(f"grids/{name}.png" for name in ("latent_scatter", "kl_bars", "latent_histograms", "latent_correlation")),
     ]
     for path in made:
         assert np.asarray(Image.open(run / path).convert("L")).std() > 5, f"{path} is blank"
