@@ -17,10 +17,10 @@ import torch
 
 from vaekit import evaluate, load, train
 from vaekit.latentspace import open_run
-from vaekit.latentspace.samples import aggregate_samples
 from vaekit.plots import labelled_grid, save_picture
 from vaekit.posthoc import fit_sampler
 from vaekit.quality import quality
+from vaekit.sampling import aggregate_samples
 
 
 class Cure(NamedTuple):
@@ -137,7 +137,7 @@ def samples(run: Path, cure: Cure, count: int) -> torch.Tensor:
     opened = open_run(run)
     if cure.sampler == "prior":
         return opened.trained.sample_means(count, temperature=cure.temperature)
-    fitted = fit_sampler(opened.trained, cure.sampler, aggregate_samples(opened, opened.images("train")))
+    fitted = fit_sampler(opened.trained, cure.sampler, aggregate_samples(opened.trained, opened.images("train")))
     return torch.from_numpy(opened.decoded(fitted.sampler.sample(count, temperature=cure.temperature)))
 
 

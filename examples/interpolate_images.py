@@ -37,5 +37,5 @@ for mode in ("linear", "spherical"):
     print(f"{mode:10} distance from the centre: {norms[0]:.2f} at the start, {norms[5]:.2f} midway, {norms[-1]:.2f}")
     rows.append(as_floats(vae.decode(codes)))
 
-sheet = plots.image_grid(rows, titles=("above on a straight line, below on an arc",))
+sheet = plots.labelled_grid(rows, title="from one code to another", row_labels=("on a straight line", "on an arc"))
 print(plots.save_picture(sheet, options.out / "grids" / "line_and_arc.png"))
