@@ -70,10 +70,9 @@ class GradientChannelsLast(torch.autograd.Function):
 
 
 class Taps(NamedTuple):
-    """Where the taps of an input of H × W pixels go. Taps are numbered (pixel, row of the filter, column)."""
+    """What each output of an input of H × W pixels adds up. Taps are numbered (pixel, row of the filter, column)."""
 
-    output: Tensor  # (H W 16,): the output pixel that each tap adds to; 4 H W where it falls outside
-    ordered: Tensor  # the taps that fall inside, by output pixel
+    ordered: Tensor  # the taps that fall inside the image, by output pixel
     first: Tensor  # (4 H W,): where each output pixel's begin among them
 
 
@@ -85,10 +84,11 @@ def _taps(height: int, width: int) -> Taps:
 
     rows, columns = along(height)[:, None, :, None], along(width)[None, :, None, :]
     outputs = 4 * height * width
+    # the output that each tap adds to; beyond the last one where it falls outside
     output = torch.where((rows >= 0) & (columns >= 0), rows * 2 * width + columns, outputs).flatten()
     order = torch.argsort(output, stable=True)
     ordered = order[: int((output < outputs).sum())]
-    return Taps(output, ordered, torch.searchsorted(output[ordered], torch.arange(outputs)))
+    return Taps(ordered, torch.searchsorted(output[ordered], torch.arange(outputs)))
 
 
 def _pixels_first(x: Tensor) -> Tensor:
