@@ -19,6 +19,7 @@ from vaekit.config.schema import Schedule as ScheduleSpec
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.models import VAE, Autoencoder, Encoder, Model
 from vaekit.networks import Shape
+from vaekit.priors import Prior
 from vaekit.schedules import Schedule, ScheduleValue
 from vaekit.trace import Objective
 
@@ -38,8 +39,13 @@ NETWORKS: Mapping[str, Network] = {
 POSTERIORS: Mapping[str, Callable[..., Posterior]] = {
     "diagonal": conditionals.DiagonalGaussian,
 }
-PRIORS: Mapping[str, Callable[..., nn.Module]] = {
+PRIORS: Mapping[str, type[Prior]] = {
     "standard": priors.StandardNormal,
+    "learned": priors.LearnedNormal,
+    "per-class": priors.NormalPerClass,
+    "mixture": priors.GaussianMixture,
+    "vamp": priors.Vamp,
+    "flow": priors.Flow,
 }
 LIKELIHOODS: Mapping[str, type[Likelihood]] = {
     "bernoulli": conditionals.Bernoulli,
@@ -94,7 +100,7 @@ def build_model(config: ModelConfig, shape: Shape, classes: int = 0) -> Model:
 
     if config.kind == "autoencoder":
         return Autoencoder(Encoder(encoder, config.latent_dim), likelihood, config.corruption, config.corruption_level)
-    prior = _choose(PRIORS, config.prior, "prior")(config.latent_dim, **config.prior.options)
+    prior = _choose(PRIORS, config.prior, "prior")(config.latent_dim, shape, classes, **config.prior.options)
     posterior = _choose(POSTERIORS, config.posterior, "posterior")(
         encoder, config.latent_dim, **config.posterior.options
     )

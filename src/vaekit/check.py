@@ -71,6 +71,22 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
         yield ("model", "context"), "an autoencoder takes no labels; remove it, or set model.kind=vae"
     if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
         yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
+    yield from _prior_problems(config)
+
+
+def _prior_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    kind, labelled = config.model.prior.kind, config.model.context == "class"
+    if kind == "per-class" and not labelled:
+        yield ("model", "prior"), "'per-class' needs the classes: set model.context=class, or another prior"
+    if kind == "vamp" and labelled:
+        yield ("model", "prior"), "'vamp' has no labels for its pseudo-inputs; set model.context=none, or per-class"
+    free = config.objective.options.get("free_bits", 0)
+    per_dimension = config.objective.options.get("free_bits_per", "dimension") == "dimension"
+    if isinstance(free, int | float) and free > 0 and per_dimension and not PRIORS[kind].factorises:
+        yield (
+            ("objective", "free_bits"),
+            f"a '{kind}' prior has no KL per dimension; set objective.free_bits_per=level, or model.prior=learned",
+        )
 
 
 def _likelihood_problems(config: Config, family: type[ImageDistribution]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -18,6 +18,7 @@ from vaekit.data.pixels import Pixels
 from vaekit.models import VAE, Model
 from vaekit.trace import terms
 from vaekit.training.device import choose_device
+from vaekit.training.validation import adopt
 
 FIRST_IMAGES = 256  # of the first batch: enough to see what it is like, whatever the memory
 
@@ -80,6 +81,7 @@ def _values(config: Config, splits: Splits) -> Iterator[Finding]:
 def _model(config: Config, splits: Splits) -> Iterator[Finding]:
     shape = splits.train.shape
     model = build_model(config.model, shape, len(splits.train.class_names))
+    adopt(model, splits.train, Pixels.of(config.data), config.training.seed)
     weights = sum(p.numel() for p in model.parameters())
     pixels = math.prod(shape)
     yield Finding("ok", "model", f"{weights:,} weights; {pixels:,} values to {config.model.latent_dim} and back")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -99,8 +99,12 @@ class VAE(nn.Module):
     ) -> Distribution:
         """p(x | z) for `count` codes from the prior, whose spread is multiplied by the temperature."""
         p = self.p(context)
-        drawn = noise(0, torch.Size((1, count, *p.noise_shape)), p.mean)[0]
+        drawn = noise(0, torch.Size((1, count, *p.noise_shape)), p.like)[0]
         return self.decode(p.from_noise(drawn, temperature), context)
+
+    def adopt(self, draw: Callable[[int], Tensor]) -> None:
+        """Let a new prior take the training images that it begins with: `draw(count)` gives (count, C, H, W)."""
+        self.prior.take(draw)
 
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """Let the likelihood fix what it estimates from (x, context) of the training set; codes are posterior means."""
@@ -175,6 +179,9 @@ class Autoencoder(nn.Module):
         """p(x | z) for codes (*lead, D)."""
         px: Distribution = self.likelihood(z)
         return px
+
+    def adopt(self, draw: Callable[[int], Tensor]) -> None:
+        """Nothing: there is no prior."""
 
     def calibrate(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """As in the VAE."""

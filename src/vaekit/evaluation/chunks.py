@@ -34,11 +34,12 @@ def rows_at_once(model: VAE, device: torch.device) -> int:
     hooks = [module.register_forward_hook(measure) for module in model.likelihood.modules()]
     try:
         label = torch.zeros(1, dtype=torch.int64, device=device) if model.classes else None
-        model.decode(torch.zeros(1, *model.p(label).event_shape, device=device), label)
+        p = model.p(label)
+        model.decode(torch.zeros(1, *p.event_shape, device=device), label)
     finally:
         for hook in hooks:
             hook.remove()
-    wide = max(1, wide)
+    wide = max(1, wide, p.width)  # of a mixture, a density for each component
     most = ROWS["cuda"] if device.type == "cuda" else min(ROWS["cpu"], WIDEST_ON_CPU // wide)
     return max(1, min(most, free_memory(device) // (2 * TENSORS_AT_ONCE * 4 * wide)))
 

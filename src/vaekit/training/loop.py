@@ -46,7 +46,7 @@ from vaekit.training.loggers import Logger, write_history
 from vaekit.training.optimizer import build_optimizer
 from vaekit.training.state import Progress, snapshot
 from vaekit.training.step import Counters, TrainStep, forward_of
-from vaekit.training.validation import calibrate, pictures_of, validate
+from vaekit.training.validation import adopt, calibrate, pictures_of, validate
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SKIPPED_ROW_LIMIT = 10
@@ -80,6 +80,7 @@ class Trainer:
         self.total_steps = max(1, round(training.epochs * self.steps_per_epoch))
         classes = len(splits.train.class_names)
         self.model = place(build_model(config.model, splits.train.shape, classes), self.device)
+        adopt(self.model, splits.train, self.pixels, training.seed)  # weights that are loaded later take its place
         self.labels = splits.train.context(self.device) if self.model.classes else None
         pixels = splits.train.images[0].numel()
         self.objective = build_objective(config.objective, self.steps_per_epoch, pixels)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vaekit.config.schema import TrainingConfig
 from vaekit.errors import CheckpointError
+from vaekit.priors import Prior
 
 
 class Group(NamedTuple):
@@ -144,7 +145,10 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     """The optimiser over the model's trainable weights."""
     weights = [p for p in model.parameters() if p.requires_grad]
     # biases, norms and scales are not weights of connections: shrinking them shrinks what they measure
-    decaying: list[Tensor] = [p for p in weights if p.ndim >= 2] if config.weight_decay else []
-    others: list[Tensor] = [p for p in weights if not config.weight_decay or p.ndim < 2]
+    # means and pseudo-inputs of a prior are places, not connections either; the networks of a flow are
+    places = {id(p) for m in model.modules() if isinstance(m, Prior) for p in m.parameters(recurse=False)}
+    shrinks = {id(p) for p in weights if p.ndim >= 2 and id(p) not in places} if config.weight_decay else set()
+    decaying: list[Tensor] = [p for p in weights if id(p) in shrinks]
+    others: list[Tensor] = [p for p in weights if id(p) not in shrinks]
     groups = [(decaying, config.weight_decay), (others, 0.0)]
     return OPTIMIZERS[config.optimizer](groups, config.betas, config.eps)

@@ -10,8 +10,9 @@ from torch import Tensor
 from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
+from vaekit.errors import DataError
 from vaekit.models import VAE, Model, context_of
-from vaekit.noise import BlockNoise, no_noise
+from vaekit.noise import BlockNoise, derived_seed, no_noise
 from vaekit.trace import Objective, terms
 
 VALIDATION_BATCH = 500
@@ -59,6 +60,25 @@ def calibrate(model: Model, train: Dataset, pixels: Pixels, device: torch.device
             yield x, context_of(model, some, start, len(x))
 
     model.calibrate(batches())
+
+
+def adopt(model: Model, train: Dataset, pixels: Pixels, seed: int) -> None:
+    """Let a new model's prior take training images, drawn by the seed, as the model sees them.
+
+    DataError where it wants more than there are.
+    """
+
+    def draw(count: int) -> Tensor:
+        if count > len(train):
+            raise DataError(
+                f"a prior of {count} components begins with as many training images, but there are {len(train)}; "
+                f"set model.prior.components={len(train)} or less"
+            )
+        generator = torch.Generator().manual_seed(derived_seed(seed, "pseudo-inputs"))
+        rows = torch.randperm(len(train), generator=generator)[:count]
+        return pixels.for_evaluation(train.subset(rows).images, 0, seed)
+
+    model.adopt(draw)
 
 
 @torch.no_grad()

@@ -1,0 +1,108 @@
+"""A normalising flow as the prior; needs the package zuko (the extra `flows`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from vaekit.conditionals import Posterior
+from vaekit.config.schema import Count
+from vaekit.distributions import LatentDistribution
+from vaekit.errors import ConfigError
+from vaekit.networks import Shape
+from vaekit.priors.normal import Prior
+
+
+class Transformed(nn.Module):
+    """A flow of zuko as two functions of tensors; the base is a standard normal."""
+
+    def __init__(self, flow: Any) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, value: Tensor, *, inverse: bool = False) -> Tensor:
+        """log p(z) (*lead,) of codes (*lead, D); `inverse`: the codes of standard-normal noise, D passes for one."""
+        found: Tensor = self.flow().transform.inv(value) if inverse else self.flow().log_prob(value)
+        return found
+
+
+class FlowDistribution(LatentDistribution):
+    """A normal carried through invertible functions: log_prob is one pass, a draw as many as there are dimensions.
+
+    `mean` and `stddev` have no formula: they are those of 4,096 draws, the same ones every time, without a gradient.
+    """
+
+    def __init__(self, flow: Transformed, like: Tensor, stopped: Mapping[str, Tensor] | None = None) -> None:
+        """`like` (D,) tells type and device; `stopped` are weights to use in place of the flow's own."""
+        self.flow, self._like, self.stopped = flow, like, stopped
+        super().__init__(torch.Size(), like.shape, validate_args=False)
+
+    @property
+    def like(self) -> Tensor:
+        return self._like
+
+    def _of(self, value: Tensor, **options: Any) -> Tensor:
+        if self.stopped is None:
+            return self.flow(value, **options)
+        return functional_call(self.flow, dict(self.stopped), (value,), options)
+
+    def from_noise(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """The temperature multiplies the spread of the normal that is carried."""
+        return self._of(temperature * noise, inverse=True)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self._of(value)
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        drawn = self.seeded_draws()
+        return drawn.mean(0), drawn.var(0)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._moments[0]
+
+    @property
+    def variance(self) -> Tensor:
+        return self._moments[1]
+
+    def detach(self) -> FlowDistribution:
+        stopped = {name: weight.detach() for name, weight in self.flow.named_parameters()}
+        return FlowDistribution(self.flow, self._like, stopped)
+
+
+class Flow(Prior):
+    """A masked autoregressive flow of affine maps (maf) or of rational-quadratic splines (nsf).
+
+    Papamakarios, Pavlakou & Murray 2017, arXiv:1705.07057; Durkan et al. 2019, arXiv:1906.04032
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        shape: Shape,
+        classes: int = 0,
+        *,
+        family: Literal["maf", "nsf"] = "maf",
+        transforms: Count = 2,
+        hidden: Count = 64,
+    ) -> None:
+        super().__init__(latent_dim, shape, classes)
+        try:
+            import zuko
+        except ImportError:
+            raise ConfigError(
+                "the flow prior needs the package zuko; pip install 'vaekit[flows]', or use model.prior=mixture"
+            ) from None
+        families = {"maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}
+        self.flow = Transformed(families[family](latent_dim, transforms=transforms, hidden_features=[hidden] * 2))
+        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
+        self.zeros: Tensor
+
+    def forward(self, posterior: Posterior, context: Tensor | None = None) -> FlowDistribution:
+        return FlowDistribution(self.flow, self.zeros)
