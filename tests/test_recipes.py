@@ -36,6 +36,7 @@ EXPECTED = {
     "mnist-2d": Expected((1, 28, 28), 2),
     "mnist-beta": Expected((1, 28, 28), 20, [200]),
     "mnist-mlp": Expected((1, 28, 28), 20, [200]),
+    "mnist-vamp": Expected((1, 28, 28), 40, [300, 300]),
 }
 
 
@@ -66,6 +67,7 @@ def test_a_recipe_says_what_it_is_whence_it_comes_what_to_expect_and_what_it_cos
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_trains_a_step(name, made_images, tmp_path):
     words = ["data.validation=4", "data.test=4", "training.batch_size=4", "training.epochs=0.25", "training.warmup=0"]
+    words += ["model.prior.components=5"] if name == "mnist-vamp" else []  # it begins with as many images
     own = sources.SOURCES[load_config(name).data.source].shape is None  # its shape is that of one's files
     run = train(name, *words, *([f"data.path={name}"] if own else []), out=tmp_path / "run")
     trained = load(run)

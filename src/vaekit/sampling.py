@@ -15,6 +15,7 @@ from torch import Tensor
 
 from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
+from vaekit.distributions import LatentDistribution
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.models import VAE
 from vaekit.noise import BlockNoise, derived_seed
@@ -98,17 +99,18 @@ def latent_grid(side: int, reach: float = 3.0) -> Array:
     return _plane(np.linspace(-reach, reach, side), np.linspace(-reach, reach, side))
 
 
+@torch.no_grad()
 def quantile_grid(trained: Trained, side: int) -> Array:
     """The same at the middles of `side` equally probable slices of each dimension of the prior.
 
-    Slice i holds the quantiles i/side to (i + 1)/side. Kingma & Welling 2014, arXiv:1312.6114, appendix A.
+    Slice i holds the quantiles i/side to (i + 1)/side; those of a mixture or a flow are of 4,096 draws.
+    Kingma & Welling 2014, arXiv:1312.6114, appendix A.
     """
     if side < 1:
         raise ConfigError(f"a grid of {side}×{side}: ask for 1 or more")
-    mean, std = prior_moments(trained)
     middles = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    quantiles = torch.special.ndtri(middles).numpy()
-    return _plane(mean[0] + std[0] * quantiles, mean[1] + std[1] * quantiles)
+    quantiles = prior_of(trained).quantile(middles).double().cpu().numpy()
+    return _plane(quantiles[:, 0], quantiles[:, 1])
 
 
 def _plane(across: Array, upwards: Array) -> Array:
@@ -127,11 +129,24 @@ def require_plane(trained: Trained) -> None:
 
 @torch.no_grad()
 def prior_moments(trained: Trained) -> tuple[Array, Array]:
-    """Mean and standard deviation of the prior, each float64 (D,). ConfigError for an autoencoder."""
+    """Mean and standard deviation of the prior, each float64 (D,): of a mixture as a whole, of a flow by 4,096 draws.
+
+    ConfigError for an autoencoder.
+    """
+    p = prior_of(trained)
+    return p.mean.double().cpu().numpy(), p.stddev.double().cpu().numpy()
+
+
+def prior_draws(trained: Trained) -> Array:
+    """4,096 codes of the prior (4096, D), the same every time. ConfigError for an autoencoder."""
+    return prior_of(trained).seeded_draws().cpu().numpy()
+
+
+def prior_of(trained: Trained) -> LatentDistribution:
+    """p(z). ConfigError for an autoencoder."""
     if not isinstance(trained.model, VAE):
         raise ConfigError("an autoencoder has no prior; measure in its own codes instead, or train a VAE")
-    p = trained.model.p()
-    return p.mean.double().cpu().numpy(), p.stddev.double().cpu().numpy()
+    return trained.model.p()
 
 
 # Between two codes

@@ -160,7 +160,7 @@ class Watch:
         if isinstance(model, VAE):
             use = latent_use(model, dataset.subset(torch.arange(min(len(dataset), SEEN_IMAGES))), pixels, seed)
             metrics = {
-                "rate_nats": float(use.kl_nats.sum()),
+                "rate_nats": use.rate_nats,
                 "active_units": int(use.active.sum()),
                 "latent_dim": len(use.active),
                 "aggregate_kl_nats": use.aggregate_gap_nats,

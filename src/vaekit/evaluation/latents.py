@@ -11,8 +11,9 @@ from torch import Tensor
 from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
-from vaekit.distributions import kl_per_dim_of
+from vaekit.distributions import kl_of, kl_per_dim_of
 from vaekit.models import VAE, Model, context_of
+from vaekit.noise import BlockNoise
 
 ACTIVE_VARIANCE = 0.01  # of the posterior mean over the data; Burda et al. 2016, arXiv:1509.00519
 
@@ -57,7 +58,7 @@ class LatentUse:
     """Per dimension, float64 (D,), and the posterior means that they were computed from (N, D).
 
     The aggregate posterior is the mean of q(z | x) over the data. What needs a posterior and a prior is NaN for an
-    autoencoder.
+    autoencoder, and KL per dimension also where the prior does not fall apart into dimensions (a mixture, a flow).
     """
 
     kl_nats: Tensor  # mean over the data set
@@ -67,6 +68,22 @@ class LatentUse:
     prior_mean: Tensor
     prior_std: Tensor
     means: Tensor
+    rate_nats: float = math.nan  # KL of all dimensions; from one sample an image where it has no closed form
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether there is a prior to compare with."""
+        return bool(self.prior_std.isfinite().all())
+
+    @property
+    def has_kl_per_dim(self) -> bool:
+        """Whether the rate is a sum over dimensions."""
+        return bool(self.kl_nats.isfinite().all())
+
+    @property
+    def importance(self) -> Tensor:
+        """What dimensions are ordered by (D,): KL, or the variance of the posterior means where there is none."""
+        return self.kl_nats if self.has_kl_per_dim else self.mean_variance
 
     @property
     def mean_variance(self) -> Tensor:
@@ -96,15 +113,20 @@ class LatentUse:
 
     @property
     def marginal_kl_nats(self) -> Tensor:
-        """KL of each dimension of the aggregate posterior to the prior, both as normals of their moments."""
+        """KL of each dimension of the aggregate posterior to the prior, both as normals of their moments.
+
+        So it is blind to what a mixture or a flow has beyond these.
+        """
         variance = (self.aggregate_std / self.prior_std).square()
         return 0.5 * (variance - 1 - variance.log() + ((self.mean - self.prior_mean) / self.prior_std).square())
 
     @property
     def aggregate_kl_nats(self) -> float:
-        """The same of all dimensions together, correlations included: a lower bound on what the prior misses.
+        """The same of all dimensions together, with the correlations of the codes.
 
-        The rate is this gap plus what a code says about its image. Hoffman & Johnson 2016, ELBO surgery.
+        Before a prior with independent normal dimensions it bounds from below what the prior misses; before another it
+        compares moments alone. The rate is this gap plus what a code says about its image. Hoffman & Johnson 2016, ELBO
+        surgery.
         """
         scaled = self.aggregate_covariance / torch.outer(self.prior_std, self.prior_std)
         if not bool(scaled.isfinite().all()):
@@ -124,34 +146,53 @@ class LatentUse:
 def latent_use(model: Model, dataset: Dataset, pixels: Pixels, seed: int, *, batch: int = 500) -> LatentUse:
     """Moments, KL and activity of each dimension over a data set, every image once."""
     device = next(model.parameters()).device
-    moments, means = StreamedMoments(), []
+    moments, means, rate = StreamedMoments(), [], 0.0
     costs = variances = torch.zeros(0, dtype=torch.float64)
     for start, images in in_order(dataset, batch):
         x = pixels.for_evaluation(images.to(device), start, seed)
-        mean, variance, kl = _described(model, x, context_of(model, dataset, start, len(x)))
+        mean, variance, kl, spent = _described(model, x, context_of(model, dataset, start, len(x)), seed, start)
         moments.add(mean)
         means.append(mean)
         costs = kl.sum(0) if start == 0 else costs + kl.sum(0)
         variances = variance.sum(0) if start == 0 else variances + variance.sum(0)
+        rate += spent
     count = len(dataset)
-    prior_mean, prior_std = _prior_moments(model, costs)
+    prior_mean, prior_std = _prior_moments(model, dataset, costs)
     return LatentUse(
-        costs / count, moments.mean, moments.covariance, variances / count, prior_mean, prior_std, torch.cat(means)
+        costs / count,
+        moments.mean,
+        moments.covariance,
+        variances / count,
+        prior_mean,
+        prior_std,
+        torch.cat(means),
+        rate / count,
     )
 
 
-def _described(model: Model, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Posterior means, variances and KL per dimension of a batch, each float64 (B, D)."""
+def _described(
+    model: Model, x: Tensor, context: Tensor | None, seed: int, start: int
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Posterior means, variances and KL per dimension of a batch, each float64 (B, D); the sum of its rates."""
     if not isinstance(model, VAE):
         codes = model.encode(x).double().cpu()
-        return codes, torch.zeros_like(codes), torch.full_like(codes, math.nan)
-    q = model.q(x, context)
-    kl = kl_per_dim_of(q, model.p(context))
-    return q.mean.double().cpu(), q.variance.double().cpu(), kl.double().cpu()
+        return codes, torch.zeros_like(codes), torch.full_like(codes, math.nan), math.nan
+    q, p = model.q(x, context), model.p(context)
+    mean, variance = q.mean.double().cpu(), q.variance.double().cpu()
+    if kl_of(q, p) is not None:
+        kl = kl_per_dim_of(q, p).double().cpu()
+        return mean, variance, kl, float(kl.sum())
+    z, log_q = q.drawn(BlockNoise(seed, start)(0, torch.Size((1, *q.batch_shape, *q.noise_shape)), q.mean))
+    spent = (q.log_prob(z) if log_q is None else log_q) - p.log_prob(z)
+    return mean, variance, torch.full_like(mean, math.nan), float(spent.double().sum())
 
 
-def _prior_moments(model: Model, like: Tensor) -> tuple[Tensor, Tensor]:
+def _prior_moments(model: Model, dataset: Dataset, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of p(z), float64 (D,): of the labels' mixture where each class has its own."""
     if not isinstance(model, VAE):
         return torch.full_like(like, math.nan), torch.full_like(like, math.nan)
-    p = model.p(torch.arange(model.classes) if model.classes else None)
-    return p.mean.double().cpu(), p.stddev.double().cpu()
+    p = model.p(dataset.context(next(model.parameters()).device) if model.classes else None)
+    mean, variance = p.mean.double().cpu(), p.variance.double().cpu()
+    if not p.batch_shape:
+        return mean, variance.sqrt()
+    return mean.mean(0), (variance.mean(0) + mean.var(0, correction=0)).sqrt()

@@ -32,7 +32,8 @@ def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
     use = evaluation.latents
     if use is not None:
         header = ("dimension", "kl_nats", "mean_variance", "active")
-        columns = zip(use.kl_nats.tolist(), use.mean_variance.tolist(), use.active.tolist(), strict=True)
+        kl = use.kl_nats.tolist() if use.has_kl_per_dim else [None] * len(use.kl_nats)
+        columns = zip(kl, use.mean_variance.tolist(), use.active.tolist(), strict=True)
         write_text_atomically(folder / "latents.csv", csv_text([header, *((i, *row) for i, row in enumerate(columns))]))
     return path
 

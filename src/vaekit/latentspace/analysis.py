@@ -51,20 +51,20 @@ def analyse(
 def headline(use: LatentUse) -> list[tuple[str, str]]:
     """(name, value with unit) rows for a table: the whole, then the most used dimensions."""
     rows = [("active dimensions", f"{int(use.active.sum())} of {len(use.mean)}")]
-    has_prior = bool(use.kl_nats.isfinite().all())
-    if has_prior:
-        rows.append(("rate (KL of the posteriors)", f"{float(use.kl_nats.sum()):.2f} nats per image"))
+    if use.has_prior:
+        rows.append(("rate (KL of the posteriors)", f"{use.rate_nats:.2f} nats per image"))
         rows.append(("aggregate posterior to prior", f"{use.aggregate_kl_nats:.2f} nats, as normals"))
-    importance = use.kl_nats if has_prior else use.mean_variance
-    for dim in sampling.most_used(importance.numpy(), MOST_NAMED):
-        kl = f"KL {float(use.kl_nats[dim]):.2f} nats · " if has_prior else ""
+    if use.has_prior and not use.has_kl_per_dim:
+        rows.append(("KL per dimension", "none: this prior does not fall apart into dimensions; below by spread"))
+    for dim in sampling.most_used(use.importance.numpy(), MOST_NAMED):
+        kl = f"KL {float(use.kl_nats[dim]):.2f} nats · " if use.has_kl_per_dim else ""
         mean, spread = plots.signed(float(use.mean[dim]), plus=True), float(use.aggregate_std[dim])
         rows.append((f"z{dim}", f"{kl}mean {mean} · spread {spread:.2f}"))
     return rows
 
 
 def statistics(use: LatentUse) -> list[dict[str, Any]]:
-    """One row for each dimension: mean, spread, KL and activity. What an autoencoder lacks is None."""
+    """One row for each dimension: mean, spread, KL and activity. What a model lacks is None."""
     columns = {
         "mean": use.mean,
         "mean_variance": use.mean_variance,
@@ -97,7 +97,7 @@ def _write_statistics(opened: OpenRun, use: LatentUse, split: str) -> list[Path]
         "checkpoint": f"step-{opened.trained.step:08d}",
         "latent_dim": len(rows),
         "active_units": int(use.active.sum()),
-        "rate_nats": _number(float(use.kl_nats.sum())),
+        "rate_nats": _number(use.rate_nats),
         "aggregate_kl_nats": _number(use.aggregate_kl_nats),
         "largest_correlation": float(off_diagonal.abs().max()),
         "dimensions": rows,
@@ -114,26 +114,33 @@ def _write_statistics(opened: OpenRun, use: LatentUse, split: str) -> list[Path]
 
 
 def draw_latents(opened: OpenRun, use: LatentUse, data: Dataset, split: str, projection: str = "pca") -> list[Path]:
-    """Scatter, KL bars, histograms and correlation of these images of a split, in grids/; no KL for an autoencoder."""
+    """Scatter, KL bars, histograms and correlation of these images of a split, in grids/.
+
+    No bars where there is no KL per dimension: for an autoencoder, a mixture, a flow.
+    """
     folder, count = opened.folder / "grids", f"{len(use.means):,} {split} images"
-    has_prior = bool(use.kl_nats.isfinite().all())
     made = [_scatter(use, data, count, projection, folder)]
-    if has_prior:
+    if use.has_kl_per_dim:
         title = f"KL per dimension, {count}: {int(use.active.sum())} of {len(use.mean)} active"
         bars = plots.kl_bars(use.kl_nats.numpy(), use.active.numpy(), title=title)
         made.append(plots.save_figure(bars, folder / "kl_bars.png"))
-    importance = use.kl_nats if has_prior else use.mean_variance
-    dims = sampling.most_used(importance.numpy(), plots.MOST_HISTOGRAMS)
-    what = "aggregate posterior against prior" if has_prior else "codes"
+    dims = sampling.most_used(use.importance.numpy(), plots.MOST_HISTOGRAMS)
+    what = "aggregate posterior against prior" if use.has_prior else "codes"
     most = "" if len(dims) == len(use.mean) else f", the {len(dims)} most used dimensions"
-    prior = {"prior_mean": use.prior_mean.numpy(), "prior_std": use.prior_std.numpy()} if has_prior else {}
     drawn = plots.histograms(
-        sampling.aggregate_samples(opened.trained, data), dims, title=f"{what}, {count}{most}", **prior
+        sampling.aggregate_samples(opened.trained, data), dims, title=f"{what}, {count}{most}", **_prior(opened, use)
     )
     made.append(plots.save_figure(drawn, folder / "latent_histograms.png"))
     matrix = plots.correlation_matrix(use.correlation.numpy(), title=f"correlation of latent dimensions, {count}")
     made.append(plots.save_figure(matrix, folder / "latent_correlation.png"))
     return made
+
+
+def _prior(opened: OpenRun, use: LatentUse) -> dict[str, Array]:
+    """The prior as `plots.histograms` takes it: a normal's moments, draws of another, nothing for an autoencoder."""
+    if use.has_kl_per_dim:
+        return {"prior_mean": use.prior_mean.numpy(), "prior_std": use.prior_std.numpy()}
+    return {"prior_draws": sampling.prior_draws(opened.trained)} if use.has_prior else {}
 
 
 def _scatter(use: LatentUse, data: Dataset, count: str, projection: str, folder: Path) -> Path:

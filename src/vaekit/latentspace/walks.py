@@ -133,8 +133,7 @@ def traverse_dims(
 
 def _ordered(use: LatentUse) -> list[int]:
     """By KL, or by the spread of the codes where there is no KL."""
-    measure = use.kl_nats if bool(use.kl_nats.isfinite().all()) else use.mean_variance
-    return sampling.most_used(measure.numpy(), MOST_USED)
+    return sampling.most_used(use.importance.numpy(), MOST_USED)
 
 
 def _centre(opened: OpenRun, use: LatentUse, scale: Scale) -> tuple[Array, Array]:

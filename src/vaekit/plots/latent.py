@@ -134,9 +134,15 @@ def kl_bars(kl_nats: Array, active: Array, *, title: str) -> Figure:
 
 
 def histograms(
-    codes: Array, dims: Sequence[int], *, title: str, prior_mean: Array | None = None, prior_std: Array | None = None
+    codes: Array,
+    dims: Sequence[int],
+    *,
+    title: str,
+    prior_mean: Array | None = None,
+    prior_std: Array | None = None,
+    prior_draws: Array | None = None,
 ) -> Figure:
-    """Samples of the aggregate posterior (N, D) in some dimensions, and the normal of the prior's moments."""
+    """Samples of the aggregate posterior (N, D) in some dimensions, and the prior: a normal's moments, or draws."""
     from matplotlib.figure import Figure
 
     shown = list(dims)[:MOST_HISTOGRAMS]
@@ -165,6 +171,9 @@ def histograms(
             standard = (z - prior_mean[dim]) / prior_std[dim]
             density = np.exp(-0.5 * standard**2) / (prior_std[dim] * np.sqrt(2 * np.pi))
             axes.plot(z, density, color="black", linewidth=1.3, label="prior")
+        if prior_draws is not None:
+            drawn = prior_draws[:, dim]
+            axes.hist(drawn, bins=60, density=True, histtype="step", color="black", linewidth=1.3, label="prior")
         name = f"z{dim}   mean {signed(values.mean())} · std {values.std():.2f}"
         axes.set_title(name, fontsize=9, y=1.0)  # a place of its own: to look for one takes a quarter of the time
         axes.tick_params(labelsize=8)

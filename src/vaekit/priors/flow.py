@@ -12,23 +12,33 @@ from torch.func import functional_call
 
 from vaekit.conditionals import Posterior
 from vaekit.config.schema import Count
-from vaekit.distributions import LatentDistribution
+from vaekit.distributions import LOG_2PI, LatentDistribution
 from vaekit.errors import ConfigError
 from vaekit.networks import Shape
 from vaekit.priors.normal import Prior
 
 
 class Transformed(nn.Module):
-    """A flow of zuko as two functions of tensors; the base is a standard normal."""
+    """The transforms of a zuko flow, from codes to a standard normal, as two functions of tensors.
 
-    def __init__(self, flow: Any) -> None:
+    One by one, since what zuko composes of them cannot be compiled whole.
+    """
+
+    def __init__(self, transforms: nn.ModuleList) -> None:
         super().__init__()
-        self.flow = flow
+        self.transforms = transforms
 
     def forward(self, value: Tensor, *, inverse: bool = False) -> Tensor:
         """log p(z) (*lead,) of codes (*lead, D); `inverse`: the codes of standard-normal noise, D passes for one."""
-        found: Tensor = self.flow().transform.inv(value) if inverse else self.flow().log_prob(value)
-        return found
+        if inverse:
+            for transform in reversed(self.transforms):
+                value = transform().inv(value)
+            return value
+        log_volume = torch.zeros((), dtype=value.dtype, device=value.device)
+        for transform in self.transforms:
+            value, change = transform().call_and_ladj(value)
+            log_volume = log_volume + change
+        return log_volume - 0.5 * (value.square() + LOG_2PI).sum(-1)
 
 
 class FlowDistribution(LatentDistribution):
@@ -100,7 +110,8 @@ class Flow(Prior):
                 "the flow prior needs the package zuko; pip install 'vaekit[flows]', or use model.prior=mixture"
             ) from None
         families = {"maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}
-        self.flow = Transformed(families[family](latent_dim, transforms=transforms, hidden_features=[hidden] * 2))
+        made = families[family](latent_dim, transforms=transforms, hidden_features=[hidden] * 2)
+        self.flow = Transformed(made.transform.transforms)
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
         self.zeros: Tensor
 
