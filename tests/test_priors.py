@@ -369,7 +369,9 @@ def test_pseudo_inputs_start_with_the_moments_of_the_images():
     adopt(model, dim, Pixels(), 0)
     u = model.prior.pseudo_inputs().detach()
     assert torch.allclose(u.mean(0), dim.images.double().mean(0).float() / 255, atol=0.04)
-    assert float(u.std()) > 0.05
+    assert torch.allclose(u.std(0), (dim.images.float() / 255).std(0), rtol=0.5)
+    nearest = (u[:, None] - dim.images / 255).abs().amax((-3, -2, -1)).min(1).values
+    assert float(nearest.min()) > 0.03  # noise, and none of the images
 
 
 def test_more_components_than_images_are_refused():
@@ -387,6 +389,29 @@ def test_weight_decay_does_not_pull_at_means_and_pseudo_inputs():
         assert decaying == {
             id(p) for part in (model.posterior, model.likelihood) for p in part.parameters() if p.ndim > 1
         }
+
+
+# A normal for each class
+
+
+@torch.no_grad()
+def test_each_class_has_its_own_normal():
+    model = model_with("per-class", {})
+    p = model.p(torch.tensor([2, 0, 2]))
+    assert torch.equal(p.loc, model.prior.loc[[2, 0, 2]])
+    assert torch.equal(p.log_scale, model.prior.log_scale[[2, 0, 2]])
+
+
+@torch.no_grad()
+def test_moments_over_all_classes_are_those_of_their_mixture():
+    model = model_with("per-class", {})
+    model.prior.loc.mul_(10)
+    labels = torch.tensor([0, 0, 0, 1, 2, 2])  # classes count as often as they occur
+    use = latent_use(model, Dataset(DATA.images[:6], labels, ("a", "b", "c")), Pixels("threshold"), 0)
+    normals = DiagonalNormal(model.prior.loc.double(), model.prior.log_scale.double())
+    mixture = Mixture(normals, (labels.bincount() / 6).double().log())
+    assert torch.allclose(use.prior_mean, mixture.mean, rtol=1e-5)
+    assert torch.allclose(use.prior_std, mixture.stddev, rtol=1e-5)
 
 
 # What reads a prior

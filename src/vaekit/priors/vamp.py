@@ -61,7 +61,7 @@ class Vamp(Prior):
         """Begin with as many training images as there are components, or with noise of their moments."""
         images = draw(self.components).to(self.inputs)
         if not self.as_they_are:
-            images = images.mean(0) + images.std(0, correction=0) * torch.tanh(self.inputs)
+            images = images.mean(0) + images.std(0, correction=0) * self.inputs
         self.inputs.copy_(torch.logit(images.clamp(EDGE, 1 - EDGE)) if self.learned else images)
 
     def forward(self, posterior: Posterior, context: Tensor | None = None) -> Mixture:
