@@ -289,7 +289,8 @@ class Trainer:
         self.progress.history.append(row)
         count = self.config.logging.images
         self.logger.validated(row, lambda: pictures_of(self.ema.model, dataset, self.pixels, self.device, count, seed))
-        for news in self.watch.news(self.ema.model, dataset, self.pixels, seed, self.progress.history):
+        progress = self.progress
+        for news in self.watch.news(self.ema.model, dataset, self.pixels, seed, progress.history, progress.first_loss):
             self.logger.message(news)
         return self._judge(step, values["selection"])
 
@@ -322,7 +323,15 @@ class Trainer:
             raise DataError(f"pixel values do not fit the likelihood '{kind}'; see vaekit doctor, or data.binarize")
         if not bool(torch.isfinite(trace.log_px).all()):
             raise NumericalError("the first loss is not finite; start from other weights, or with precision=float32")
+        if int(self.counters.step) == 0:
+            self.progress.first_loss = self._loss_of(x)
         set_generator_states(self.device, random)
+
+    def _loss_of(self, x: Tensor) -> float:
+        """Of a batch, as validation would select by it."""
+        model, end = self.ema.model, torch.tensor(self.total_steps, device=self.device)
+        model.calibrate([x])  # else an estimated scale is the one it was made with; each validation does it anew
+        return float(self.objective.objective(model(x, 1), end))
 
 
 def batch_statistics(model: torch.nn.Module) -> list[Tensor]:
