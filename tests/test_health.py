@@ -92,10 +92,9 @@ def test_a_rate_of_3_is_told_to_diverge_while_training_and_afterwards(tmp_path):
 )
 def test_the_first_loss_is_that_of_the_model_as_it_was_drawn(tmp_path, likelihood):
     """What a run at a rate of nearly nothing has after an update on most of its images."""
-    run = train(
-        "digits", *SIZES, "training.epochs=1", "training.batch_size=400", "training.learning_rate=1e-12", f"model.likelihood={likelihood}",
-        *([] if likelihood == "bernoulli" else ["data.binarize=none"]), out=tmp_path / "run",
-    )  # fmt: skip
+    binary = [] if likelihood == "bernoulli" else ["data.binarize=none"]
+    sizes = (*SIZES, *binary, "training.epochs=1", "training.batch_size=400", "training.learning_rate=1e-12")
+    run = train("digits", *sizes, f"model.likelihood={likelihood}", out=tmp_path / "run")
     progress = state_of(run)["progress"]
     assert progress["first_loss"] == pytest.approx(progress["history"][0]["loss"], rel=0.03)
 

@@ -27,6 +27,8 @@ class FlowSampler:
     Papamakarios, Pavlakou & Murray 2017, arXiv:1705.07057
     """
 
+    package = "zuko"
+
     def __init__(self, flow: nn.Module, shift: Tensor, scale: Tensor, shape: Mapping[str, int]) -> None:
         self.flow, self.shift, self.scale, self.shape = flow.eval(), shift, scale, dict(shape)
 
