@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vaekit.errors import ConfigError
 from vaekit.noise import derived_seed
-from vaekit.training.optimizer import Adam, Update
+from vaekit.optimizer import Adam, Update
 
 Array = np.ndarray[Any, Any]
 BATCH = 256

@@ -23,6 +23,7 @@ from vaekit.data.pixels import Pixels
 from vaekit.errors import DataError, NumericalError
 from vaekit.evaluation.health import Watch
 from vaekit.noise import derived_seed
+from vaekit.optimizer import build_optimizer
 from vaekit.parallel import ALONE, World
 from vaekit.training.acceleration import (
     Captured,
@@ -43,7 +44,6 @@ from vaekit.training.device import (
 from vaekit.training.ema import Ema
 from vaekit.training.interrupts import Interrupted, stop_signals
 from vaekit.training.loggers import Logger, write_history
-from vaekit.training.optimizer import build_optimizer
 from vaekit.training.state import Progress, snapshot
 from vaekit.training.step import Counters, TrainStep, forward_of
 from vaekit.training.validation import calibrate, pictures_of, validate
