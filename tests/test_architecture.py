@@ -20,7 +20,7 @@ LEVELS = {
     6: ["check", "training", "plots"],
     7: ["trained"],
     8: ["runs", "doctor", "inference", "sampling", "posthoc"],
-    9: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders"],
+    9: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders", "disentanglement"],
     10: ["pictures"],
     11: ["cli"],
 }
@@ -85,6 +85,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.checkpoint
 import vaekit.evaluation.report, vaekit.evaluation.health, vaekit.evaluation.features
+import vaekit.evaluation.disentanglement
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -14,6 +14,7 @@ from vaekit.cli import (
     compare_commands,
     console,
     data_commands,
+    disentanglement_commands,
     inference_commands,
     latent_commands,
     quality_commands,
@@ -34,6 +35,7 @@ app.add_typer(latent_commands.app)
 app.add_typer(inference_commands.app)
 app.add_typer(compare_commands.app)
 quality_commands.register(app)
+disentanglement_commands.register(app)
 
 
 @app.command()
