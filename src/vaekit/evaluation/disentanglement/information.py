@@ -112,7 +112,7 @@ def _balanced_accuracies(tables: Array) -> Array:
 
 
 def modularity(data: Labelled) -> float | None:
-    """Whether each dimension tells about one factor alone, 0 to 1: the mean over the dimensions of 1 - Σ m² / ((F-1) θ²).
+    """Whether each dimension tells about one factor alone, 0 to 1: mean over the dimensions of 1 - Σ m² / ((F - 1) θ²).
 
     θ is the largest information of a dimension, the sum is over the other factors. Information that independent
     columns could show is taken as 0, and a dimension that has no other is left out, for noise would look modular;

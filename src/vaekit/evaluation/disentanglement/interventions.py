@@ -22,8 +22,8 @@ class Sharing(NamedTuple):
 
     rows: Array  # (N,)
     place: Array  # (N,), of each image in `rows`
-    start: Array
-    count: Array
+    starts: Array
+    counts: Array
 
     @classmethod
     def of(cls, column: Array) -> Sharing:
@@ -31,16 +31,16 @@ class Sharing(NamedTuple):
         rows = np.argsort(column, kind="stable")
         place = np.empty_like(rows)
         place[rows] = np.arange(len(rows))
-        count = np.bincount(column)
-        return cls(rows, place, np.cumsum(count) - count, count)
+        counts = np.bincount(column)
+        return cls(rows, place, np.cumsum(counts) - counts, counts)
 
     def group(self, value: int, size: int, random: np.random.Generator) -> Array:
         """Rows (size,) of images with this value, with replacement."""
-        return self.rows[self.start[value] + random.integers(self.count[value], size=size)]
+        return self.rows[self.starts[value] + random.integers(self.counts[value], size=size)]
 
     def partners(self, first: Array, values: Array, random: np.random.Generator) -> Array:
         """For each image another one of the same value: itself only where no other has it."""
-        start, count = self.start[values], self.count[values]
+        start, count = self.starts[values], self.counts[values]
         further = 1 + np.floor(random.random(len(first)) * (count - 1)).astype(np.int64)
         return self.rows[start + (self.place[first] - start + further) % count]
 

@@ -53,12 +53,14 @@ def labelled(codes: Any, factors: Factors) -> Labelled:
         if k not in varying
     )
     if not varying:
-        raise DataError(f"no factor varies in these images ({', '.join(factors.names)}); choose others, or more of them")
+        raise DataError(
+            f"no factor varies in these images ({', '.join(factors.names)}); choose others, or more of them"
+        )
     sizes = tuple(int(levels[k].max()) + 1 for k in varying)
     fewest = PER_BIN * max(map(bins_for, sizes))
     if len(columns) < fewest:
         raise DataError(f"scores of codes need {fewest} images or more but there are {len(columns)}; take a larger set")
-    names, ordered = (tuple(of[k] for k in varying) for of in (factors.names, factors.ordered))
+    names, ordered = tuple(factors.names[k] for k in varying), tuple(factors.ordered[k] for k in varying)
     return Labelled(columns, np.stack([levels[k] for k in varying], 1), names, sizes, ordered, notes)
 
 
