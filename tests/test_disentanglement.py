@@ -208,6 +208,7 @@ def test_mig_and_sap_by_hand():
     assert scoring.mutual_information(data) == pytest.approx(np.diag([math.log(2), told]), abs=1e-9)
     assert scoring.mig(data) == pytest.approx((1 + told / math.log(2)) / 2)
     assert scoring.sap(data) == pytest.approx((1 + (0.9 - 0.5)) / 2)
+    assert scoring.sap(data._replace(ordered=(True, True))) == pytest.approx((1 + (0.9 - 0.1) ** 2) / 2)
     assert scoring.modularity(data) == pytest.approx(1)
 
 
