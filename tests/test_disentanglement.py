@@ -158,6 +158,13 @@ def test_an_increasing_function_of_a_dimension_leaves_what_counts_ranks():
         assert score(changed) == pytest.approx(score(plain), abs=1e-12)
 
 
+def test_the_unit_of_a_dimension_does_not_count():
+    codes, factors = close_codes()
+    plain, scaled = labelled(codes, factors), labelled(codes * 2.0 ** np.array([-30, 20, 0, 9, 30, -9]), factors)
+    for score in (scoring.sap, scoring.factor_vae_score, scoring.beta_vae_score):
+        assert score(scaled) == pytest.approx(score(plain), abs=1e-9)
+
+
 def test_the_order_of_the_images_does_not_count_for_tables():
     codes, factors = close_codes()
     rows = np.random.default_rng(0).permutation(len(codes))
