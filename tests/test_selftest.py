@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vaekit import build, distributions, trace
-from vaekit.distributions import DiscretisedLogisticImage, GaussianImage
+from vaekit.distributions import DiagonalNormal, DiscretisedLogisticImage, GaussianImage
 from vaekit.evaluation import likelihood
 from vaekit.noise import BlockNoise
 from vaekit.schedules import cosine
@@ -79,17 +79,14 @@ def loaded_at_half_precision(model, tensors):
     model.load_state_dict({name: value.half() for name, value in tensors.items()})
 
 
+NORMALS = (DiagonalNormal, DiagonalNormal)
+normal_kl = distributions.KL_PER_DIM[NORMALS]
 BUGS = {
-    "half-forgotten": ("kl", distributions, "_normal_kl_per_dim", half_forgotten),
-    "half-forgotten, relatively": ("kl-relative", distributions, "_normal_kl_per_dim", half_forgotten),
-    "kl-negated": (
-        "kl", distributions, "_normal_kl_per_dim",
-        lambda q, p, right=distributions._normal_kl_per_dim: -right(q, p),
-    ),
-    "kl-reversed": (
-        "exact-elbo", distributions, "_normal_kl_per_dim",
-        lambda q, p, right=distributions._normal_kl_per_dim: right(p, q),
-    ),
+    "half-forgotten": ("kl", distributions, "KL_PER_DIM", {NORMALS: half_forgotten}),
+    "half-forgotten, relatively": ("kl-relative", distributions, "KL_PER_DIM", {NORMALS: half_forgotten}),
+    "kl-negated": ("kl", distributions, "KL_PER_DIM", {NORMALS: lambda q, p: -normal_kl(q, p)}),
+    "kl-reversed": ("exact-elbo", distributions, "KL_PER_DIM", {NORMALS: lambda q, p: normal_kl(p, q)}),
+    "pi-forgotten": ("codes", distributions, "LOG_2PI", 0.0),
     "edge": ("sums", DiscretisedLogisticImage, "pixel_log_prob", edge_forgotten),
     "edge-float32": ("sums-float32", DiscretisedLogisticImage, "pixel_log_prob", edge_forgotten),
     "normaliser": ("integrals", GaussianImage, "pixel_log_prob", normaliser_forgotten),
@@ -188,7 +185,7 @@ def test_an_exception_is_that_checks_failure_in_one_line(vaekit, monkeypatch):
     def broken(*arguments):
         raise RuntimeError("shapes do not fit\nsecond line")
 
-    monkeypatch.setattr(trace, "kl_divergence", broken)
+    monkeypatch.setattr(trace, "kl_of", broken)
     answer = vaekit("selftest", "--only", "exact-elbo", "--only", "exact-weights", "--device", "cpu")
     assert answer.code == 5
     assert answer.out.splitlines()[-1] == "exact-elbo: RuntimeError: shapes do not fit"

@@ -1,23 +1,28 @@
-"""Closed-form KL divergences against averages of log q(z) - log p(z) over samples of q."""
+"""Distributions of codes: KL divergences against averages of log q(z) - log p(z), and total probability 1."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.distributions import Distribution, kl_divergence
+from torch import Tensor
 
 from vaekit import build
-from vaekit.distributions import DiagonalNormal
+from vaekit.build import vae
+from vaekit.config.schema import Part
+from vaekit.distributions import DiagonalNormal, LatentDistribution, kl_of
+from vaekit.models import VAE
 from vaekit.selftest.figure import refuse_without_float64
 from vaekit.selftest.likelihoods import Constant
+from vaekit.trace import Latent, log_q
 
-SETTINGS, DIMS = 30, 2
+SETTINGS, DIMS, SHAPE = 30, 2, (1, 2, 2)
 SCALES = torch.logspace(-3, 3, SETTINGS // 3, dtype=torch.float64)
 REPLICATIONS, POINTS = 64, 1024
 WORTH_COMPARING = 0.1  # nats: below it a relative difference says nothing
+SIDE, REACH = 401, 12.0  # points along a side of a square grid, and half that side in standard deviations
+Pair = tuple[LatentDistribution, LatentDistribution]
 
 
 class Agreement(NamedTuple):
@@ -55,7 +60,7 @@ def _agreements(device: torch.device) -> Iterator[Agreement]:
         yield _agreement(q, p, device)
 
 
-def _normals(device: torch.device) -> tuple[DiagonalNormal, DiagonalNormal]:
+def _normals(device: torch.device) -> Pair:
     """q of batch (30,) whose scale goes from 1e-3 to 1e3, and three priors: standard, shifted, far wider."""
 
     def column(values: Tensor) -> Tensor:
@@ -70,40 +75,37 @@ def _normals(device: torch.device) -> tuple[DiagonalNormal, DiagonalNormal]:
     return q, DiagonalNormal(of_third(0.0, -0.7, 0.7), of_third(0.0, 0.0, 3.4))
 
 
-def _parts_of_the_tables(device: torch.device) -> Iterator[tuple[Any, Distribution]]:
-    """Every posterior of the table, shown 30 random outputs of its network, beside every prior."""
-    like = torch.zeros(SETTINGS, 1, 1, 1, dtype=torch.float64, device=device)
-    for posterior in build.POSTERIORS.values():
-        for prior in build.PRIORS.values():
-            q, p = posterior(_random_network, DIMS).to(like)(like), prior(DIMS).to(like)()
-            if _has_closed_form(q, p):
-                yield q, p
-
-
-def _random_network(outputs: int) -> nn.Module:
-    """Says numbers between -ln 1000 and ln 1000, another row for each setting."""
-    rows = 2 * torch.rand(SETTINGS, outputs, dtype=torch.float64) - 1
-    return Constant(rows * float(SCALES.log()[-1]))
-
-
-def _has_closed_form(q: Distribution, p: Distribution) -> bool:
-    try:
-        kl_divergence(q, p)
-    except NotImplementedError:
-        return False
-    return True
+def _models(device: torch.device) -> Iterator[VAE]:
+    """Small models with every posterior of the table beside every prior; float64."""
+    for posterior in build.POSTERIORS:
+        for prior in build.PRIORS:
+            model = vae(SHAPE, DIMS, Part("mlp", {"widths": (8,)}), posterior=posterior, prior=prior)
+            yield model.to(device, torch.float64).eval()
 
 
 @torch.no_grad()
-def _agreement(q: Any, p: Distribution, device: torch.device) -> Agreement:
+def _parts_of_the_tables(device: torch.device) -> Iterator[Pair]:
+    """Where there is a closed form, with 30 random outputs between -ln 1000 and ln 1000 for the posterior's network."""
+    x = torch.zeros(SETTINGS, *SHAPE, dtype=torch.float64, device=device)
+    for model in _models(device):
+        p = model.p()
+        outputs = model.posterior.network(x)
+        model.posterior.network = Constant((2 * torch.rand_like(outputs) - 1) * float(SCALES.log()[-1]))
+        q = model.q(x)
+        if kl_of(q, p) is not None:
+            yield q, p
+
+
+@torch.no_grad()
+def _agreement(q: LatentDistribution, p: LatentDistribution, device: torch.device) -> Agreement:
     """The average is over independent Latin hypercubes, so their spread is an honest standard error."""
-    noise = latin_hypercubes(REPLICATIONS, POINTS, DIMS).unsqueeze(2).to(device)
     means = []
-    for cube in noise:
-        z = q.from_noise(cube)
-        means.append((q.log_prob(z) - p.log_prob(z)).mean(0))
-    drawn = torch.stack(means)
-    return Agreement(kl_divergence(q, p), drawn.mean(0), drawn.std(0) / len(drawn) ** 0.5)
+    for cube in latin_hypercubes(REPLICATIONS, POINTS, *q.noise_shape).unsqueeze(2).to(device):
+        z, known = q.drawn(cube)
+        means.append((log_q(Latent(z, q, p, known)) - p.log_prob(z)).mean(0))
+    drawn, closed = torch.stack(means), kl_of(q, p)
+    assert closed is not None
+    return Agreement(closed, drawn.mean(0), drawn.std(0) / len(drawn) ** 0.5)
 
 
 def latin_hypercubes(count: int, points: int, dims: int) -> Tensor:
@@ -114,3 +116,24 @@ def latin_hypercubes(count: int, points: int, dims: int) -> Tensor:
     """
     shares = torch.rand(count, points, dims).argsort(1)
     return torch.special.ndtri((shares + torch.rand(count, points, dims, dtype=torch.float64)) / points)
+
+
+@torch.no_grad()
+def worst_integral_of_codes(device: torch.device) -> float:
+    """Largest |∫ p(z) dz - 1| over every posterior and prior of the tables, in two dimensions, on a fine grid."""
+    refuse_without_float64(device)
+    x = torch.rand(1, *SHAPE, dtype=torch.float64, device=device)
+    found = [(model.q(x), model.p()) for model in _models(device)]
+    return max(abs(_integral(distribution) - 1) for pair in found for distribution in pair)
+
+
+def _integral(distribution: LatentDistribution) -> float:
+    """By the rectangle rule, whose error falls faster than any power of the step for a smooth density."""
+    like = distribution.mean
+    noise = torch.randn(4000, *distribution.batch_shape, *distribution.noise_shape).to(like)
+    z = distribution.from_noise(noise).reshape(-1, DIMS)
+    steps = torch.linspace(-REACH, REACH, SIDE, dtype=like.dtype, device=like.device)
+    grid = z.mean(0) + z.std(0) * torch.cartesian_prod(steps, steps)
+    cell = z.std(0).prod() * (steps[1] - steps[0]) ** 2
+    log_prob = distribution.log_prob(grid.view(-1, *[1] * len(distribution.batch_shape), DIMS))
+    return float(log_prob.exp().sum() * cell)
