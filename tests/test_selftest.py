@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 from functools import partial
 
 import pytest
@@ -28,6 +29,7 @@ def verdict(name):
 @pytest.mark.slow
 def test_this_machine_passes(vaekit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     answer = vaekit("selftest", "--device", "cpu", "--json")
     figures = {figure["name"]: figure for figure in json.loads(answer.out)}
     assert answer.code == 0, answer.out
@@ -124,6 +126,12 @@ def test_every_line_of_the_tables_is_checked(monkeypatch):
 
     monkeypatch.setattr(build, "LIKELIHOODS", {**build.LIKELIHOODS, "new": Wrong})
     assert verdict("integrals") == "fail"
+
+
+def test_a_run_that_ends_before_it_can_be_killed_is_no_proof(monkeypatch, tmp_path):
+    monkeypatch.setattr(durability, "COMMAND", ("recipes",))
+    with pytest.raises(durability.RunFailed, match="not killed"):
+        durability._killed(tmp_path, "run", CPU)
 
 
 @pytest.mark.slow

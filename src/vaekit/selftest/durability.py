@@ -75,10 +75,17 @@ def _place() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _start(place: Path, name: str, device: torch.device, *words: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def _started(place: Path, name: str, device: torch.device, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A training in another process, which does not outlive the block, whatever happens in it."""
     command = [sys.executable, "-m", "vaekit", *COMMAND, f"training.device={device}", "--out", name, *words]
     with (place / f"{name}.txt").open("wb") as said:
-        return subprocess.Popen(command, cwd=place, env=_environment(place), stdout=said, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=place, env=_environment(place), stdout=said, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.kill()  # nothing happens where it has ended
+        process.wait()
 
 
 def _environment(place: Path) -> Mapping[str, str]:
@@ -92,31 +99,25 @@ def _environment(place: Path) -> Mapping[str, str]:
 
 def _finished(place: Path, name: str, device: torch.device, *words: str) -> Path:
     """A run trained to its end. RunFailed with what it said last."""
-    process = _start(place, name, device, *words)
-    if _wait(process):
+    with _started(place, name, device, *words) as process:
+        try:
+            code = process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            raise RunFailed(f"training had not ended after {SECONDS} s") from None
+    if code:
         said = (place / f"{name}.txt").read_text(errors="replace").strip().splitlines() or ["nothing"]
-        raise RunFailed(f"training ended with {process.returncode} and said: {said[-1]}")
+        raise RunFailed(f"training ended with {code} and said: {said[-1]}")
     return place / name
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    try:
-        return process.wait(SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        raise RunFailed(f"training had not ended after {SECONDS} s") from None
 
 
 def _killed(place: Path, name: str, device: torch.device) -> None:
     """A run that SIGKILL ended at its first checkpoint after a random step. RunFailed where it ended before."""
     step, ends = random.Random(0).randrange(*KILLED_BETWEEN), time.monotonic() + SECONDS
-    process = _start(place, name, device)
-    while (pointed(place / name, "latest") or 0) < step and process.poll() is None and time.monotonic() < ends:
-        time.sleep(0.001)
-    process.kill()
-    if _wait(process) != -signal.SIGKILL:
-        raise RunFailed(f"training ended with {process.returncode} before it could be killed at step {step}")
+    with _started(place, name, device) as process:
+        while (pointed(place / name, "latest") or 0) < step and process.poll() is None and time.monotonic() < ends:
+            time.sleep(0.001)
+    if process.returncode != -signal.SIGKILL or not pointed(place / name, "latest"):
+        raise RunFailed(f"training ended with {process.returncode}: not killed after a checkpoint, at step {step}")
 
 
 @torch.no_grad()
