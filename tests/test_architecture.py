@@ -21,7 +21,17 @@ LEVELS = {
     7: ["check", "training", "plots"],
     8: ["trained"],
     9: ["runs", "doctor", "inference", "sampling", "posthoc"],
-    10: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders", "disentanglement"],
+    10: [
+        "latentspace",
+        "reconstructions",
+        "anomalies",
+        "compare",
+        "sweep",
+        "quality",
+        "loaders",
+        "selftest",
+        "disentanglement",
+    ],
     11: ["pictures"],
     12: ["cli"],
 }
