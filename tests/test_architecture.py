@@ -14,15 +14,26 @@ LEVELS = {
     0: ["errors", "distributions", "schedules", "noise", "convolutions"],
     1: ["config", "trace", "parallel"],
     2: ["networks", "data", "checkpoint", "optimizer"],
-    3: ["conditionals", "priors"],
-    4: ["models", "objectives"],
-    5: ["build", "evaluation"],
-    6: ["check", "training", "plots"],
-    7: ["trained"],
-    8: ["runs", "doctor", "inference", "sampling", "posthoc"],
-    9: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders"],
-    10: ["pictures"],
-    11: ["cli"],
+    3: ["conditionals"],
+    4: ["priors"],
+    5: ["models", "objectives"],
+    6: ["build", "evaluation"],
+    7: ["check", "training", "plots"],
+    8: ["trained"],
+    9: ["runs", "doctor", "inference", "sampling", "posthoc"],
+    10: [
+        "latentspace",
+        "reconstructions",
+        "anomalies",
+        "compare",
+        "sweep",
+        "quality",
+        "loaders",
+        "selftest",
+        "disentanglement",
+    ],
+    11: ["pictures"],
+    12: ["cli"],
 }
 LEVEL_OF = {room: level for level, rooms in LEVELS.items() for room in rooms}
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -85,6 +96,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.checkpoint
 import vaekit.evaluation.report, vaekit.evaluation.health, vaekit.evaluation.features
+import vaekit.evaluation.disentanglement
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

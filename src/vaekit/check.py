@@ -67,6 +67,8 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
     size = config.training.batch_size
     if config.training.accumulate > size:
         yield ("training", "accumulate"), f"a batch of {size} cannot be computed in {config.training.accumulate} parts"
+    if config.model.kind == "autoencoder" and config.model.context != "none":
+        yield ("model", "context"), "an autoencoder takes no labels; remove it, or set model.kind=vae"
     if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
         yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
 

@@ -15,7 +15,7 @@ from vaekit.config.schema import Config
 from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits, load_splits
 from vaekit.data.pixels import Pixels
-from vaekit.models import VAE
+from vaekit.models import VAE, Model
 from vaekit.trace import terms
 from vaekit.training.device import choose_device
 
@@ -79,7 +79,7 @@ def _values(config: Config, splits: Splits) -> Iterator[Finding]:
 
 def _model(config: Config, splits: Splits) -> Iterator[Finding]:
     shape = splits.train.shape
-    model = build_model(config.model, shape)
+    model = build_model(config.model, shape, len(splits.train.class_names))
     weights = sum(p.numel() for p in model.parameters())
     pixels = math.prod(shape)
     yield Finding("ok", "model", f"{weights:,} weights; {pixels:,} values to {config.model.latent_dim} and back")
@@ -102,7 +102,7 @@ def _model(config: Config, splits: Splits) -> Iterator[Finding]:
         yield Finding("ok", "memory", text)
 
 
-def _activation_bytes(model: torch.nn.Module, shape: tuple[int, int, int]) -> float:
+def _activation_bytes(model: Model, shape: tuple[int, int, int]) -> float:
     """What one image leaves in memory between forward and backward, by adding up what the layers give."""
     total = 0
 
@@ -113,7 +113,8 @@ def _activation_bytes(model: torch.nn.Module, shape: tuple[int, int, int]) -> fl
 
     hooks = [module.register_forward_hook(count) for module in model.modules()]
     with torch.no_grad():
-        model(torch.zeros(2, *shape))
+        context = torch.zeros(2, dtype=torch.int64) if model.classes else None
+        model(torch.zeros(2, *shape), context=context)
     for hook in hooks:
         hook.remove()
     return total  # two images, and about as much again for what autograd keeps
@@ -146,9 +147,11 @@ def _objective(config: Config, splits: Splits) -> Iterator[Finding]:
     indices = batches.indices(0)[:FIRST_IMAGES]
     seed = config.training.seed
     x = Pixels.of(config.data).for_training(batches.gather(indices), indices, torch.tensor(0), seed)
-    model = build_model(replace(config.model), splits.train.shape)
-    values = terms(model(x))
-    supported = bool(model(x).px.support.check(x).all())
+    model = build_model(replace(config.model), splits.train.shape, len(splits.train.class_names))
+    context = splits.train.context(x.device)[indices] if model.classes else None
+    trace = model(x, context=context)
+    values = terms(trace)
+    supported = bool(trace.px.support.check(x).all())
     verdict: Literal["ok", "problem"] = "ok" if supported and bool(torch.isfinite(values["elbo"])) else "problem"
     distortion, rate = float(values["distortion"]), float(values["rate"])
     yield Finding(verdict, "first batch", f"distortion {distortion:.1f} nats, rate {rate:.2f} nats, before training")

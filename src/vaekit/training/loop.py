@@ -78,7 +78,9 @@ class Trainer:
         self.feed = Feed(self.batches, self.pixels, training.seed)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = max(1, round(training.epochs * self.steps_per_epoch))
-        self.model = place(build_model(config.model, splits.train.shape), self.device)
+        classes = len(splits.train.class_names)
+        self.model = place(build_model(config.model, splits.train.shape, classes), self.device)
+        self.labels = splits.train.context(self.device) if self.model.classes else None
         pixels = splits.train.images[0].numel()
         self.objective = build_objective(config.objective, self.steps_per_epoch, pixels)
         self.optimizer = build_optimizer(self.model, training)
@@ -98,7 +100,7 @@ class Trainer:
         set_precision(self.model, PRECISIONS[training.precision])
         self.ema = Ema(self.model, training.ema)
         self.step = TrainStep(
-            forward_of(self.model, self.objective.objective, training.samples, self.feed.prepare),
+            forward_of(self.model, self.objective.objective, training.samples, self.feed.prepare, self.labels),
             self.optimizer,
             self.ema,
             build_learning_rate(training, self.steps_per_epoch, self.total_steps),
@@ -316,7 +318,8 @@ class Trainer:
         random = generator_states(self.device)  # drawing the check's noise must not change the run
         self.model.eval()
         x = self.feed.at(int(self.counters.step))
-        trace = self.model(x, self.config.training.samples)
+        context = None if self.labels is None else self.labels[self.feed.indices]
+        trace = self.model(x, self.config.training.samples, context=context)
         kind = self.config.model.likelihood.kind
         support = trace.px.support
         if not bool(support.check(x).all()):
@@ -324,14 +327,16 @@ class Trainer:
         if not bool(torch.isfinite(trace.log_px).all()):
             raise NumericalError("the first loss is not finite; start from other weights, or with precision=float32")
         if int(self.counters.step) == 0:
-            self.progress.first_loss = self._loss_of(x)
+            self.progress.first_loss = self._loss_of(x, context)
         set_generator_states(self.device, random)
 
-    def _loss_of(self, x: Tensor) -> float:
+    def _loss_of(self, x: Tensor, context: Tensor | None) -> float:
         """Of a batch, as validation would select by it."""
         model, end = self.ema.model, torch.tensor(self.total_steps, device=self.device)
-        model.calibrate([x])  # else an estimated scale is the one it was made with; each validation does it anew
-        return float(self.objective.objective(model(x, 1), end))
+        model.calibrate(
+            [(x, context)]
+        )  # else an estimated scale is the one it was made with; each validation does it anew
+        return float(self.objective.objective(model(x, 1, context=context), end))
 
 
 def batch_statistics(model: torch.nn.Module) -> list[Tensor]:
