@@ -15,6 +15,7 @@ from vaekit.config.schema import Config
 from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits, load_splits
 from vaekit.data.pixels import Pixels
+from vaekit.distributions import refusal
 from vaekit.models import VAE
 from vaekit.trace import terms
 from vaekit.training.device import choose_device
@@ -147,11 +148,14 @@ def _objective(config: Config, splits: Splits) -> Iterator[Finding]:
     seed = config.training.seed
     x = Pixels.of(config.data).for_training(batches.gather(indices), indices, torch.tensor(0), seed)
     model = build_model(replace(config.model), splits.train.shape)
-    values = terms(model(x))
-    supported = bool(model(x).px.support.check(x).all())
-    verdict: Literal["ok", "problem"] = "ok" if supported and bool(torch.isfinite(values["elbo"])) else "problem"
+    trace = model(x)
+    values = terms(trace)
+    refused = refusal(trace.px, x)
+    verdict: Literal["ok", "problem"] = "ok" if refused is None and bool(torch.isfinite(values["elbo"])) else "problem"
     distortion, rate = float(values["distortion"]), float(values["rate"])
-    yield Finding(verdict, "first batch", f"distortion {distortion:.1f} nats, rate {rate:.2f} nats, before training")
+    text = f"distortion {distortion:.1f} nats, rate {rate:.2f} nats, before training"
+    text += f"; {config.model.likelihood.kind} does not fit: {refused}" if refused else ""
+    yield Finding(verdict, "first batch", text)
     schedule = build_learning_rate(config.training, batches.steps_per_epoch, steps)
     rates = [float(schedule(torch.tensor(at))) for at in (0, steps // 2, steps - 1)]
     yield Finding("ok", "learning rate", "first, middle, last step: " + ", ".join(f"{rate:.3g}" for rate in rates))
