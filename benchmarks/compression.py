@@ -70,7 +70,9 @@ def compared(run: Path, samples: int) -> Table:
     """Bits per value of the test images, by the run and by files."""
     metrics = evaluate(run, samples=samples)
     if not str(metrics["base_measure"]).startswith("discrete"):
-        raise SystemExit(f"{run} describes '{metrics['base_measure']}' values; choose a discretised-logistic likelihood")
+        raise SystemExit(
+            f"{run} describes '{metrics['base_measure']}' values; choose a discretised-logistic likelihood"
+        )
     images = described_pixels(run)
     count, height, width, channels = images.shape
     table = Table(f"{count} test images of {height}×{width}×{channels}, bits/dim", ["", "file by file", "all in one"])

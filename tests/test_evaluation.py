@@ -95,10 +95,10 @@ def short_of_memory(monkeypatch, most):
     """Let chunks above `most` pairs fail."""
     plain = chunks.Chunks._terms
 
-    def terms(self, x, q, noise):
+    def terms(self, given, noise):
         if noise.shape[0] * noise.shape[1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plain(self, x, q, noise)
+        return plain(self, given, noise)
 
     monkeypatch.setattr(chunks.Chunks, "_terms", terms)
 
@@ -303,12 +303,12 @@ def test_reports_hold_what_was_measured(model, tmp_path):
 def test_latent_statistics_are_the_direct_ones_at_any_batch_size(model, batch):
     data = Dataset(images(150))
     use = latent_use(model, data, DYNAMIC, 3, batch=batch)
-    q = model.posterior(DYNAMIC.for_evaluation(data.images, 0, 3))
+    q = model.q(DYNAMIC.for_evaluation(data.images, 0, 3))
     means = q.mean.detach().double()
     assert torch.allclose(use.mean, means.mean(0), atol=1e-6)
     assert torch.allclose(use.covariance, torch.cov(means.T, correction=0), atol=1e-6)
     assert torch.allclose(use.posterior_variance, q.variance.detach().double().mean(0), rtol=1e-5)
-    kl = torch.distributions.kl_divergence(q, model.prior()).detach()
+    kl = torch.distributions.kl_divergence(q, model.p()).detach()
     assert float(use.kl_nats.sum()) == pytest.approx(float(kl.double().mean()), rel=1e-5)
 
 
@@ -325,7 +325,7 @@ def test_the_aggregate_posterior_is_what_its_samples_are(model):
     data = Dataset(images(4000))
     use = latent_use(model, data, Pixels(), 0)
     torch.manual_seed(0)
-    q = model.posterior(Pixels().for_evaluation(data.images, 0, 0))
+    q = model.q(Pixels().for_evaluation(data.images, 0, 0))
     samples = q.sample(torch.Size([60])).flatten(0, 1).double()
     assert torch.allclose(use.mean, samples.mean(0), atol=0.04)
     assert torch.allclose(use.aggregate_covariance, torch.cov(samples.T), rtol=0.02, atol=0.02)

@@ -88,7 +88,7 @@ def test_a_coloured_pixel_sums_to_one_over_every_colour(channels, bits, dtype, l
 
 @pytest.mark.parametrize(("dtype", "limit"), LIMITS)
 def test_colours_of_eight_bits_sum_to_one_channel_by_channel(dtype, limit):
-    """The sum over blue is a mixture of red and green, whose sum over green is one of red: the chain, by conditionals."""
+    """The sum over blue is a mixture of red and green, whose sum over green is one of red: a chain."""
     px = mixture(3, 8, dtype)
     shorter = [
         LogisticMixtureImage(

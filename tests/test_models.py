@@ -6,6 +6,7 @@ import torch
 from vaekit.build import build_model, vae
 from vaekit.conditionals import set_precision
 from vaekit.config.schema import ModelConfig, Part
+from vaekit.errors import ConfigError, DataError
 from vaekit.models import Autoencoder
 from vaekit.noise import BlockNoise, no_noise
 from vaekit.trace import terms
@@ -82,7 +83,7 @@ def test_the_optimal_scale_is_frozen_from_all_of_the_training_set(likelihood, po
     model, x = vae(SHAPE, 4, SMALL, Part(likelihood, {"scale": "optimal"})), images()
     error = (x - model.decode(model.encode(x)).mean).detach().abs()
     with torch.no_grad():
-        model.calibrate(x.split([40, 20, 4]))
+        model.calibrate((part, None) for part in x.split([40, 20, 4]))
     assert torch.allclose(model.likelihood.log_scale.exp(), (error**power).mean() ** (1 / power), rtol=1e-5)
     # while training, the batch's own error: no other scale explains the batch better
     model.train()
@@ -111,3 +112,30 @@ def test_stopped_log_q_has_no_gradient_into_the_posterior_but_through_the_code()
     (through_z,) = torch.autograd.grad(latent.log_q_stopped.sum(), latent.z, retain_graph=True)
     (whole,) = torch.autograd.grad(latent.log_q_stopped.sum(), latent.q.loc)
     assert torch.allclose(whole, through_z.sum(0))  # all of it flows through z = loc + scale * noise
+
+
+def test_a_conditional_model_gives_each_image_what_its_own_label_says():
+    """The label reaches encoder and decoder, row by row; a batch is not mixed with its neighbours."""
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(latent_dim=4, network=SMALL, context="class"), SHAPE, classes=3)
+    x, labels = images(6).round(), torch.tensor([0, 1, 2, 0, 1, 2])
+    trace = model(x, 5, BlockNoise(0), labels)
+    for row, label in enumerate(labels.tolist()):
+        alone = model(x[row : row + 1], 5, BlockNoise(0, row), torch.tensor([label]))
+        assert torch.allclose(alone.log_px[:, 0], trace.log_px[:, row], rtol=1e-4)
+        other = model(x[row : row + 1], 5, BlockNoise(0, row), torch.tensor([(label + 1) % 3]))
+        assert not torch.allclose(other.latents[0].q.loc, alone.latents[0].q.loc)
+        z = trace.latents[0].z[:, row : row + 1]
+        assert not torch.allclose(model.decode(z, torch.tensor([(label + 1) % 3])).mean, trace.px.mean[:, row, None])
+
+
+@pytest.mark.parametrize(("context", "classes", "message"), [("class", 3, "give the label"), ("none", 0, "no labels")])
+def test_labels_are_given_exactly_where_they_are_wanted(context, classes, message):
+    model = build_model(ModelConfig(latent_dim=4, network=SMALL, context=context), SHAPE, classes=classes)
+    with pytest.raises(ConfigError, match=message):
+        model(images(2), context=None if classes else torch.tensor([0, 1]))
+
+
+def test_a_conditional_model_without_classes_is_refused():
+    with pytest.raises(DataError, match="labelled images of 2 or more classes"):
+        build_model(ModelConfig(context="class"), SHAPE, classes=1)

@@ -133,9 +133,9 @@ def test_filters_laid_out_for_the_device_compute_the_same(name):
     torch.manual_seed(0)
     model = build_model(ModelConfig(latent_dim=3, network=Part(name, {"widths": (8, 16)})), (3, 12, 9))
     x = torch.rand(4, 3, 12, 9)
-    plain = model.posterior(x).loc
+    plain = model.q(x).loc
     laid_out = place(copy.deepcopy(model), torch.device("cpu"))
     assert any(
         p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous() for p in laid_out.parameters()
     )
-    assert torch.allclose(laid_out.posterior(x).loc, plain, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(laid_out.q(x).loc, plain, rtol=1e-4, atol=1e-5)

@@ -206,7 +206,7 @@ def test_standardised_neighbours_do_not_depend_on_the_units_of_a_dimension():
 def test_posterior_codes_follow_the_posterior(model, data):
     images = data.images[:2]
     codes = sampling.posterior_codes(model, images, 4000, seed=1)
-    q = model.model.posterior(model.pixels.of_loose_images(images))
+    q = model.model.q(model.pixels.of_loose_images(images))
     error = q.stddev.detach().numpy() / np.sqrt(4000)
     assert (np.abs(codes.mean(1) - q.mean.detach().numpy()) < 5 * error).all()
     assert np.allclose(codes.std(1), q.stddev.detach().numpy(), rtol=0.06)

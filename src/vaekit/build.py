@@ -16,7 +16,7 @@ from vaekit import conditionals, networks, objectives, priors, schedules
 from vaekit.conditionals import Likelihood, Posterior
 from vaekit.config.schema import ModelConfig, Part, ScheduleConfig, TrainingConfig
 from vaekit.config.schema import Schedule as ScheduleSpec
-from vaekit.errors import ConfigError, suggest
+from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.models import VAE, Autoencoder, Encoder, Model
 from vaekit.networks import Shape
 from vaekit.schedules import Schedule, ScheduleValue
@@ -62,18 +62,36 @@ def _choose(table: Mapping[str, Any], part: Part, what: str) -> Any:
     return table[part.kind]
 
 
-def build_model(config: ModelConfig, shape: Shape) -> Model:
-    """The model for images of this (channels, height, width), with fresh weights from torch's generator."""
+CLASS_VECTOR = 16  # numbers that stand for a class beside a code
+
+
+def build_model(config: ModelConfig, shape: Shape, classes: int = 0) -> Model:
+    """The model for images of this (channels, height, width), with fresh weights from torch's generator.
+
+    `classes` is how many the data has; a model with `context: class` is given them, others do not look.
+    """
+    classes = _classes(config, classes)
     network: Network = _choose(NETWORKS, config.network, "network")
     options = config.network.options
+
+    def encoder(outputs: int) -> nn.Module:
+        if not classes:
+            return network.encoder(shape, outputs, **options)
+        wide = (shape[0] + 1, *shape[1:])
+        return networks.WithPlane(network.encoder(wide, outputs, **options), classes, shape)
+
+    def decoder(channels: int) -> nn.Module:
+        images = (channels, *shape[1:])
+        if not classes:
+            return network.decoder(config.latent_dim, images, **options)
+        made = network.decoder(config.latent_dim + CLASS_VECTOR, images, **options)
+        return networks.WithVector(made, classes, CLASS_VECTOR)
+
     likelihood = _choose(LIKELIHOODS, config.likelihood, "likelihood")(
-        lambda channels: network.decoder(config.latent_dim, (channels, *shape[1:]), **options),
+        decoder,
         shape,
         **config.likelihood.options,
     )
-
-    def encoder(outputs: int) -> nn.Module:
-        return network.encoder(shape, outputs, **options)
 
     if config.kind == "autoencoder":
         return Autoencoder(Encoder(encoder, config.latent_dim), likelihood, config.corruption, config.corruption_level)
@@ -81,7 +99,18 @@ def build_model(config: ModelConfig, shape: Shape) -> Model:
     posterior = _choose(POSTERIORS, config.posterior, "posterior")(
         encoder, config.latent_dim, **config.posterior.options
     )
-    return VAE(prior, posterior, likelihood)
+    return VAE(prior, posterior, likelihood, classes)
+
+
+def _classes(config: ModelConfig, classes: int) -> int:
+    if config.context == "none":
+        return 0
+    if classes < 2:
+        raise DataError(
+            f"model.context=class needs labelled images of 2 or more classes, but the data has {classes}; "
+            "use a folder for each class, or model.context=none"
+        )
+    return classes
 
 
 def vae(

@@ -67,6 +67,8 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
     size = config.training.batch_size
     if config.training.accumulate > size:
         yield ("training", "accumulate"), f"a batch of {size} cannot be computed in {config.training.accumulate} parts"
+    if config.model.kind == "autoencoder" and config.model.context != "none":
+        yield ("model", "context"), "an autoencoder takes no labels; remove it, or set model.kind=vae"
     if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
         yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
 
@@ -90,7 +92,10 @@ def _likelihood_problems(config: Config, family: type[ImageDistribution]) -> Ite
         yield ("data", "dequantize"), f"dequantised values are for densities such as gaussian, not for '{kind}'"
     yield from _bits_problems(config, discrete)
     if config.model.likelihood.options.get("coupling") is True and _channels(config) == 1:
-        yield (*where, "coupling"), "coupling ties the colours of a pixel but these images have one channel; leave it out"
+        yield (
+            (*where, "coupling"),
+            "coupling ties the colours of a pixel but these images have one channel; leave it out",
+        )
 
 
 def _bits_problems(config: Config, discrete: bool) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -24,6 +24,7 @@ from vaekit.distributions import (
     HyperbolicImage,
     ImageDistribution,
     LaplaceImage,
+    LatentDistribution,
     OptimalScaleImage,
     optimal_log_scale,
 )
@@ -48,11 +49,14 @@ class Conditional(nn.Module):
         self.network = network
         self.precision: torch.dtype | None = None  # of the network alone; None is the weights' own
 
-    def parameters_of(self, context: Tensor) -> Tensor:
-        """The network's output, computed in `precision`, returned in float32 or better."""
+    def parameters_of(self, given: Tensor, context: Tensor | None = None) -> Tensor:
+        """The network's output, computed in `precision`, returned in float32 or better.
+
+        `context`, class labels int64 (N,), is for networks made with classes.
+        """
         reduced = self.precision is not None
-        with torch.autocast(context.device.type, dtype=self.precision, enabled=reduced):
-            return full_precision(self.network(context))
+        with torch.autocast(given.device.type, dtype=self.precision, enabled=reduced):
+            return full_precision(self.network(given) if context is None else self.network(given, context))
 
 
 def set_precision(model: nn.Module, precision: torch.dtype | None) -> None:
@@ -68,11 +72,11 @@ def set_precision(model: nn.Module, precision: torch.dtype | None) -> None:
 class Posterior(Conditional):
     """q(z | x): images (B, C, H, W) in [0, 1] to a distribution of batch (B,)."""
 
-    def forward(self, x: Tensor) -> DiagonalNormal:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> LatentDistribution:
         raise NotImplementedError
 
-    def parameters_of(self, context: Tensor) -> Tensor:
-        return super().parameters_of(2 * context - 1)  # networks like inputs around zero
+    def parameters_of(self, given: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().parameters_of(2 * given - 1, context)  # networks like inputs around zero
 
 
 class DiagonalGaussian(Posterior):
@@ -81,8 +85,8 @@ class DiagonalGaussian(Posterior):
     def __init__(self, network_for: NetworkFor, latent_dim: int) -> None:
         super().__init__(network_for(2 * latent_dim))
 
-    def forward(self, x: Tensor) -> DiagonalNormal:
-        loc, log_scale = self.parameters_of(x).chunk(2, dim=-1)
+    def forward(self, x: Tensor, context: Tensor | None = None) -> DiagonalNormal:
+        loc, log_scale = self.parameters_of(x, context).chunk(2, dim=-1)
         return DiagonalNormal(loc, log_scale.clamp(*POSTERIOR_LOG_SCALE), validate_args=False)
 
 
@@ -100,14 +104,16 @@ class Likelihood(Conditional):
 
     def __init__(self, network_for: NetworkFor, shape: Shape, outputs: int = 1, shared: int = 0) -> None:
         """`outputs` numbers for each value of an image, and `shared` ones for each pixel."""
-        self.numbers = outputs * shape[0] + shared
-        super().__init__(network_for(self.numbers))
-        self.outputs, self.shape = outputs, shape
+        numbers = outputs * shape[0] + shared
+        super().__init__(network_for(numbers))
+        self.numbers, self.outputs, self.shape = numbers, outputs, shape
 
-    def forward(self, z: Tensor) -> Distribution:
-        """The distribution of images decoded from z."""
+    def forward(self, z: Tensor, context: Tensor | None = None) -> Distribution:
+        """The distribution of images decoded from z; `context` broadcasts to its batch."""
         lead = z.shape[:-1]
-        values = self.parameters_of(z.flatten(0, -2) if len(lead) > 1 else z)
+        if context is not None:
+            context = context.expand(lead).flatten()
+        values = self.parameters_of(z.flatten(0, -2) if len(lead) > 1 else z, context)
         return self.decoded(values.reshape(*lead, self.numbers, *self.shape[1:]))
 
     def decoded(self, values: Tensor) -> Distribution:

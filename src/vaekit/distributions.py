@@ -1,4 +1,7 @@
-"""What torch.distributions lacks, each a true density: the diagonal normal in log-scale, and distributions of images.
+"""What torch.distributions lacks, each a true density: distributions of codes, and distributions of images.
+
+Codes are z with event shape (D,). They are drawn from standard-normal noise, so that a seed fixes a draw whatever the
+batch.
 
 Images are x in [0, 1] with event shape (C, H, W); densities are in nats with respect to the measure that
 `base_measure` names: counting measure on {0, 1} (`binary`) or on the 256 grey values (`discrete-256`), or length on
@@ -20,7 +23,39 @@ LOG_2PI = math.log(2 * math.pi)
 IMAGE_DIMS = (-3, -2, -1)
 
 
-class DiagonalNormal(Distribution):
+class LatentDistribution(Distribution):
+    """A distribution of codes z, event (D,): what a model asks of q(z | x) and p(z)."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support: Any = constraints.real_vector
+    has_rsample = True
+
+    @property
+    def noise_shape(self) -> torch.Size:
+        """Of the standard-normal noise behind one draw."""
+        return self.event_shape
+
+    def from_noise(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """z (*sample, *batch, D) from noise (*sample, *batch, *noise_shape), reparameterised where z is continuous.
+
+        `temperature` multiplies the spread.
+        """
+        raise NotImplementedError
+
+    def drawn(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z, and log q(z) (*sample, *batch) where it comes with the drawing; None where log_prob is as cheap."""
+        return self.from_noise(noise), None
+
+    def detach(self) -> LatentDistribution:
+        """The same distribution with its parameters stopped (sticking the landing, DReG)."""
+        raise NotImplementedError
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
+        shape = torch.Size((*sample_shape, *self.batch_shape, *self.noise_shape))
+        return self.from_noise(torch.randn(shape, dtype=self.mean.dtype, device=self.mean.device))
+
+
+class DiagonalNormal(LatentDistribution):
     """Normal with independent dimensions: loc and log_scale (*batch, D); event (D,).
 
     Kept in log-scale so that no logarithm of an exponential is taken on the way to a density.
@@ -30,8 +65,6 @@ class DiagonalNormal(Distribution):
         "loc": constraints.real_vector,
         "log_scale": constraints.real_vector,
     }
-    support = constraints.real_vector
-    has_rsample = True
 
     def __init__(self, loc: Tensor, log_scale: Tensor, validate_args: bool | None = None) -> None:
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
@@ -49,13 +82,9 @@ class DiagonalNormal(Distribution):
     def variance(self) -> Tensor:
         return (2 * self.log_scale).exp()
 
-    def from_noise(self, noise: Tensor) -> Tensor:
-        """The reparameterised sample loc + scale * noise for standard-normal noise (*sample, *batch, D)."""
-        return self.loc + self.stddev * noise
-
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        shape = self._extended_shape(sample_shape)
-        return self.from_noise(torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device))
+    def from_noise(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
+        """loc + temperature * scale * noise."""
+        return self.loc + self.stddev * (noise if temperature == 1 else temperature * noise)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
@@ -67,7 +96,6 @@ class DiagonalNormal(Distribution):
         return (self.log_scale + 0.5 * (1 + LOG_2PI)).sum(-1)
 
     def detach(self) -> DiagonalNormal:
-        """The same distribution with its parameters stopped (sticking the landing, DReG)."""
         return DiagonalNormal(self.loc.detach(), self.log_scale.detach(), validate_args=False)
 
 
@@ -86,6 +114,12 @@ def _normal_kl(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
 KL_PER_DIM: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {
     (DiagonalNormal, DiagonalNormal): _normal_kl_per_dim,
 }
+
+
+def kl_of(q: Distribution, p: Distribution) -> Tensor | None:
+    """KL(q || p) in closed form, nats, of the broadcast batch; None where there is none."""
+    rule = KL_PER_DIM.get((type(q), type(p)))
+    return None if rule is None else rule(q, p).sum(-1)
 
 
 def kl_per_dim_of(q: Distribution, p: Distribution) -> Tensor:
@@ -116,7 +150,7 @@ class ImageDistribution(Distribution):
         super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args)
 
     def pixel_log_prob(self, x: Tensor) -> Tensor:
-        """log p of each value, or of each pixel where its channels depend on each other: (*batch, C or 1, H, W), nats."""
+        """log p of each value, or of a pixel whose channels depend on each other: (*batch, C or 1, H, W), nats."""
         raise NotImplementedError
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -136,7 +170,8 @@ class ImageDistribution(Distribution):
 
 def refusal(px: Distribution, x: Tensor) -> str | None:
     """Why some of these images (B, C, H, W) are outside the support, in words; None where none is."""
-    inside = px.support.check(x)
+    support: Any = px.support  # torch says it may be None
+    inside = support.check(x)
     if bool(inside.all()):
         return None
     low, high, count = float(x.min()), float(x.max()), int((~inside).sum())

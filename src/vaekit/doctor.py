@@ -16,7 +16,7 @@ from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits, load_splits
 from vaekit.data.pixels import Pixels
 from vaekit.distributions import refusal
-from vaekit.models import VAE
+from vaekit.models import VAE, Model
 from vaekit.trace import terms
 from vaekit.training.device import choose_device
 
@@ -80,7 +80,7 @@ def _values(config: Config, splits: Splits) -> Iterator[Finding]:
 
 def _model(config: Config, splits: Splits) -> Iterator[Finding]:
     shape = splits.train.shape
-    model = build_model(config.model, shape)
+    model = build_model(config.model, shape, len(splits.train.class_names))
     weights = sum(p.numel() for p in model.parameters())
     pixels = math.prod(shape)
     yield Finding("ok", "model", f"{weights:,} weights; {pixels:,} values to {config.model.latent_dim} and back")
@@ -103,21 +103,22 @@ def _model(config: Config, splits: Splits) -> Iterator[Finding]:
         yield Finding("ok", "memory", text)
 
 
-def _activation_bytes(model: torch.nn.Module, shape: tuple[int, int, int]) -> float:
-    """What one image leaves in memory between forward and backward, by adding up what the layers give."""
-    total = 0
+def _activation_bytes(model: Model, shape: tuple[int, int, int]) -> float:
+    """What one image leaves in memory between forward and backward: what autograd keeps, the density's part too."""
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
 
-    def count(module: torch.nn.Module, inputs: object, output: object) -> None:
-        nonlocal total
-        if isinstance(output, torch.Tensor) and not list(module.children()):
-            total += output.numel() * output.element_size()
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
 
-    hooks = [module.register_forward_hook(count) for module in model.modules()]
-    with torch.no_grad():
-        model(torch.zeros(2, *shape))
-    for hook in hooks:
-        hook.remove()
-    return total  # two images, and about as much again for what autograd keeps
+    context = torch.zeros(2, dtype=torch.int64) if model.classes else None
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trace = model(torch.zeros(2, *shape), context=context)
+        total = sum(kept.values()) if trace.log_px.requires_grad else 0  # while the trace still holds them
+    return total / 2 * 1.5  # of two images; the backward pass adds gradients as it frees
 
 
 def _free_bytes(config: Config) -> float:
@@ -147,8 +148,9 @@ def _objective(config: Config, splits: Splits) -> Iterator[Finding]:
     indices = batches.indices(0)[:FIRST_IMAGES]
     seed = config.training.seed
     x = Pixels.of(config.data).for_training(batches.gather(indices), indices, torch.tensor(0), seed)
-    model = build_model(replace(config.model), splits.train.shape)
-    trace = model(x)
+    model = build_model(replace(config.model), splits.train.shape, len(splits.train.class_names))
+    context = splits.train.context(x.device)[indices] if model.classes else None
+    trace = model(x, context=context)
     values = terms(trace)
     refused = refusal(trace.px, x)
     verdict: Literal["ok", "problem"] = "ok" if refused is None and bool(torch.isfinite(values["elbo"])) else "problem"

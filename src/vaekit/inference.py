@@ -61,14 +61,16 @@ class Scored(NamedTuple):
 class Coding:
     """What a model makes of an image as a code: how many values go in, how many come out, in which bits.
 
-    `input_bits` is values times the bits of one value as the likelihood counts them: 8 of a grey value, 1 of a 0/1
-    pixel. None, with the reason, where the ELBO implies no length of a code.
+    `input_bits` is values times the bits of one value as the likelihood counts them: 8 of a grey value (or data.bits),
+    1 of a 0/1 pixel. None, with the reason, where the ELBO implies no length of a code.
     """
 
     input_values: int
     latent_values: int
     input_bits: int | None
-    offset: float  # bits to add to those of the ELBO: a density over dequantised values is 2^bits times a probability each
+    offset: (
+        float  # bits to add to those of the ELBO: a density over dequantised values is 2^bits times a probability each
+    )
     reason: str = ""
 
     @property

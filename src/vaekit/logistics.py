@@ -103,8 +103,8 @@ class DiscretisedLogisticImage(ImageDistribution):
 class LogisticMixtureImage(ImageDistribution):
     """Pixels from a mixture of K discretised logistics whose weights the channels share, so that colours agree.
 
-    p(pixel) = sum_k weight_k prod_c P(x_c | loc_kc + sum_(j < c) coupling_kcj (x_j - 1/2), scale_kc): red is free, green
-    leans on red, blue on both. A pixel of any number of channels follows the same rule.
+    p(pixel) = sum_k weight_k prod_c P(x_c | loc_kc + sum_(j < c) coupling_kcj (x_j - 1/2), scale_kc): red is free,
+    green leans on red, blue on both. A pixel of any number of channels follows the same rule.
     logits (*batch, K, H, W); loc and log_scale (*batch, K, C, H, W); coupling (*batch, K, C (C - 1) / 2, H, W) in the
     order (1, 0), (2, 0), (2, 1) …, or None.
     Salimans, Karpathy, Chen & Kingma 2017, arXiv:1701.05517

@@ -10,49 +10,101 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaekit.conditionals import Conditional, Likelihood, NetworkFor, Posterior
-from vaekit.distributions import DiagonalNormal
+from vaekit.data.dataset import Dataset
+from vaekit.distributions import LatentDistribution
+from vaekit.errors import ConfigError
 from vaekit.noise import Noise, generator_noise
+from vaekit.priors import Prior
 from vaekit.trace import Latent, Trace
 
 
 class VAE(nn.Module):
-    """One group of latents: x -> q(z | x) -> z -> p(x | z). Kingma & Welling 2014, arXiv:1312.6114"""
+    """One group of latents: x -> q(z | x) -> z -> p(x | z). Kingma & Welling 2014, arXiv:1312.6114
+
+    With `classes`, every part is given the class of its image: the `context`, int64 (B,). Sohn, Lee & Yan 2015
+    (NeurIPS), Learning structured output representation using deep conditional generative models.
+    """
 
     has_latents = True
 
-    def __init__(self, prior: nn.Module, posterior: Posterior, likelihood: Likelihood) -> None:
+    def __init__(self, prior: Prior, posterior: Posterior, likelihood: Likelihood, classes: int = 0) -> None:
         super().__init__()
-        self.prior, self.posterior, self.likelihood = prior, posterior, likelihood
+        self.prior, self.posterior, self.likelihood, self.classes = prior, posterior, likelihood, classes
 
-    def forward(self, x: Tensor, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False) -> Trace:
+    def q(self, x: Tensor, context: Tensor | None = None) -> LatentDistribution:
+        """q(z | x): batch (B,)."""
+        q: LatentDistribution = self.posterior(x, self._checked(context))
+        return q
+
+    def p(self, context: Tensor | None = None) -> LatentDistribution:
+        """p(z): batch (), or (B,) where it depends on the context."""
+        p: LatentDistribution = self.prior(self.posterior, self._checked(context))
+        return p
+
+    def _checked(self, context: Tensor | None) -> Tensor | None:
+        """ConfigError unless a context is there exactly where the model was made for one."""
+        if (context is not None) != (self.classes > 0):
+            made = (
+                f"conditional on {self.classes} classes: give the label of each image"
+                if self.classes
+                else "not conditional: give no labels"
+            )
+            raise ConfigError(f"this model is {made}")
+        return context
+
+    def forward(
+        self,
+        x: Tensor,
+        samples: int = 1,
+        noise: Noise = generator_noise,
+        context: Tensor | None = None,
+        *,
+        stopped: bool = False,
+    ) -> Trace:
         """One pass: x (B, C, H, W) in [0, 1] with `samples` codes each. `stopped` also fills log_q_stopped."""
-        return self.trace(x, self.posterior(x), samples, noise, stopped=stopped)
+        return self.trace(x, self.q(x, context), self.p(context), samples, noise, context, stopped=stopped)
 
-    def trace(self, x: Tensor, q: DiagonalNormal, samples: int, noise: Noise, *, stopped: bool = False) -> Trace:
-        """The pass from q(z | x) on, so that an evaluation with many samples encodes once."""
-        z = q.from_noise(noise(0, torch.Size((samples, *q.batch_shape, *q.event_shape)), q.loc))
+    def trace(
+        self,
+        x: Tensor,
+        q: LatentDistribution,
+        p: LatentDistribution,
+        samples: int,
+        noise: Noise,
+        context: Tensor | None = None,
+        *,
+        stopped: bool = False,
+    ) -> Trace:
+        """The pass from q(z | x) and p(z) on, so that an evaluation with many samples makes them once."""
+        z, log_q = q.drawn(noise(0, torch.Size((samples, *q.batch_shape, *q.noise_shape)), q.mean))
         log_q_stopped = q.detach().log_prob(z) if stopped else None
-        px = self.likelihood(z)
-        return Trace(x, (Latent(z, q, self.prior(), log_q_stopped),), px, px.log_prob(x), x.new_zeros(()))
+        px = self.decode(z, context)
+        return Trace(x, (Latent(z, q, p, log_q, log_q_stopped),), px, px.log_prob(x), x.new_zeros(()))
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The posterior mean: (B, D)."""
-        return self.posterior(x).mean
+        return self.q(x, context).mean
 
-    def decode(self, z: Tensor) -> Distribution:
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x | z) for codes (*lead, D)."""
-        px: Distribution = self.likelihood(z)
+        px: Distribution = self.likelihood(z, self._checked(context))
         return px
 
-    def generate(self, count: int, noise: Noise = generator_noise, temperature: float = 1.0) -> Distribution:
+    def generate(
+        self,
+        count: int,
+        noise: Noise = generator_noise,
+        temperature: float = 1.0,
+        context: Tensor | None = None,
+    ) -> Distribution:
         """p(x | z) for `count` codes from the prior, whose spread is multiplied by the temperature."""
-        p = self.prior()
-        spread = noise(0, torch.Size((1, count, *p.event_shape)), p.mean)[0]
-        return self.decode(p.from_noise(temperature * spread))
+        p = self.p(context)
+        drawn = noise(0, torch.Size((1, count, *p.noise_shape)), p.mean)[0]
+        return self.decode(p.from_noise(drawn, temperature), context)
 
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
-        """Let the likelihood fix what it estimates from the training set; codes are posterior means."""
-        self.likelihood.calibrate((x, self.likelihood(self.encode(x)).mean) for x in batches)
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
+        """Let the likelihood fix what it estimates from (x, context) of the training set; codes are posterior means."""
+        self.likelihood.calibrate((x, self.decode(self.encode(x, context), context).mean) for x, context in batches)
 
 
 class Encoder(Conditional):
@@ -83,6 +135,7 @@ class Autoencoder(nn.Module):
     """
 
     has_latents = False
+    classes = 0
 
     def __init__(
         self,
@@ -99,25 +152,38 @@ class Autoencoder(nn.Module):
         """The input with the noise that it is trained to remove."""
         return corrupted(x, self.corruption, self.level)
 
-    def forward(self, x: Tensor, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False) -> Trace:
-        """One pass; `samples` and `noise` have nothing to act on."""
+    def forward(
+        self,
+        x: Tensor,
+        samples: int = 1,
+        noise: Noise = generator_noise,
+        context: Tensor | None = None,
+        *,
+        stopped: bool = False,
+    ) -> Trace:
+        """One pass; `samples`, `noise` and `context` have nothing to act on."""
         code = self.encoder(self.corrupt(x) if self.training else x)
         px = self.likelihood(code.unsqueeze(0))
         return Trace(x, (), px, px.log_prob(x), x.new_zeros(()))
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The code: (B, D)."""
         code: Tensor = self.encoder(x)
         return code
 
-    def decode(self, z: Tensor) -> Distribution:
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """p(x | z) for codes (*lead, D)."""
         px: Distribution = self.likelihood(z)
         return px
 
-    def calibrate(self, batches: Iterable[Tensor]) -> None:
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
         """As in the VAE."""
-        self.likelihood.calibrate((x, self.likelihood(self.encode(x)).mean) for x in batches)
+        self.likelihood.calibrate((x, self.likelihood(self.encode(x)).mean) for x, _ in batches)
 
 
 Model = VAE | Autoencoder
+
+
+def context_of(model: Model, dataset: Dataset, start: int, count: int) -> Tensor | None:
+    """The labels of images start … of a data set for a conditional model, None for others."""
+    return dataset.context(next(model.parameters()).device, start, count) if model.classes else None

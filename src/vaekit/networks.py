@@ -44,6 +44,33 @@ def default_widths(shape: Shape) -> tuple[int, ...]:
     return tuple(min(256, 32 * 2**i) for i in range(halvings))
 
 
+# Class labels
+
+
+class WithPlane(nn.Module):
+    """An encoder that is given the class of each image, as one more channel: a learned plane for each class."""
+
+    def __init__(self, encoder: nn.Module, classes: int, shape: Shape) -> None:
+        super().__init__()
+        self.encoder, self.side = encoder, shape[1:]
+        self.planes = nn.Embedding(classes, math.prod(self.side))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        plane = self.planes(context).view(len(x), 1, *self.side)
+        return self.encoder(torch.cat([x, plane.to(x.dtype)], 1))
+
+
+class WithVector(nn.Module):
+    """A decoder that is given the class of each code, as further inputs: a learned vector for each class."""
+
+    def __init__(self, decoder: nn.Module, classes: int, size: int) -> None:
+        super().__init__()
+        self.decoder, self.vectors = decoder, nn.Embedding(classes, size)
+
+    def forward(self, z: Tensor, context: Tensor) -> Tensor:
+        return self.decoder(torch.cat([z, self.vectors(context).to(z.dtype)], 1))
+
+
 # MLP
 
 

@@ -1,14 +1,22 @@
-"""p(z): modules that return a distribution of batch () when called."""
+"""p(z): modules that return a distribution of codes, batch () or, given a context, (B,)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from vaekit.distributions import DiagonalNormal
+from vaekit.conditionals import Posterior
+from vaekit.distributions import DiagonalNormal, LatentDistribution
 
 
-class StandardNormal(nn.Module):
+class Prior(nn.Module):
+    """p(z | context). It is shown the posterior, because some priors are made of posteriors (VampPrior)."""
+
+    def forward(self, posterior: Posterior, context: Tensor | None = None) -> LatentDistribution:
+        raise NotImplementedError
+
+
+class StandardNormal(Prior):
     """N(0, I) over latent_dim dimensions."""
 
     def __init__(self, latent_dim: int) -> None:
@@ -16,5 +24,5 @@ class StandardNormal(nn.Module):
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
         self.zeros: Tensor
 
-    def forward(self) -> DiagonalNormal:
+    def forward(self, posterior: Posterior, context: Tensor | None = None) -> DiagonalNormal:
         return DiagonalNormal(self.zeros, self.zeros, validate_args=False)

@@ -60,9 +60,9 @@ def posterior_codes(trained: Trained, images: Tensor, count: int, *, temperature
     _check_spread(count, temperature)
     drawn = []
     for start, part in in_order(Dataset(images.cpu()), BATCH):
-        q = model.posterior(trained.pixels.of_loose_images(part.to(trained.device)))
-        noise = BlockNoise(seed, start)(0, torch.Size((count, *q.batch_shape, *q.event_shape)), q.mean)
-        drawn.append(q.from_noise(temperature * noise).transpose(0, 1).cpu())
+        q = model.q(trained.pixels.of_loose_images(part.to(trained.device)))
+        noise = BlockNoise(seed, start)(0, torch.Size((count, *q.batch_shape, *q.noise_shape)), q.mean)
+        drawn.append(q.from_noise(noise, temperature).transpose(0, 1).cpu())
     return torch.cat(drawn).numpy()
 
 
@@ -130,7 +130,7 @@ def prior_moments(trained: Trained) -> tuple[Array, Array]:
     """Mean and standard deviation of the prior, each float64 (D,). ConfigError for an autoencoder."""
     if not isinstance(trained.model, VAE):
         raise ConfigError("an autoencoder has no prior; measure in its own codes instead, or train a VAE")
-    p = trained.model.prior()
+    p = trained.model.p()
     return p.mean.double().cpu().numpy(), p.stddev.double().cpu().numpy()
 
 

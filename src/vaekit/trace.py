@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution
 
-from vaekit.distributions import kl_per_dim_of
+from vaekit.distributions import kl_of, kl_per_dim_of
 
 
 class Latent(NamedTuple):
@@ -20,6 +20,7 @@ class Latent(NamedTuple):
     z: Tensor  # (S, B, *event), drawn from q
     q: Distribution  # q(z_l | z_<l, x); batch (B,) where it depends on no sample, else (S, B)
     p: Distribution  # p(z_l | z_<l); batch () or (S, B)
+    log_q: Tensor | None = None  # (S, B): log q(z), where it came with the drawing; see `log_q`
     log_q_stopped: Tensor | None = None  # (S, B): log q with its parameters stopped and z live, filled on request
 
 
@@ -34,7 +35,10 @@ class Trace(NamedTuple):
 
 
 class Objective(Protocol):
-    """(trace, step) -> scalar, nats per example, mean over the batch; lower is better."""
+    """(trace, step) -> scalar, nats per example, mean over the batch; lower is better.
+
+    One with weights of its own (a discriminator, a multiplier) is a `vaekit.objectives.Learned`.
+    """
 
     def __call__(self, trace: Trace, step: Tensor) -> Tensor: ...
 
@@ -42,13 +46,16 @@ class Objective(Protocol):
 def kl(latent: Latent) -> Tensor:
     """KL(q || p) in nats, (S, B) or broadcastable to it.
 
-    Closed form where torch's registry has one, else the one-sample estimate log q(z) - log p(z).
+    Closed form where there is one, else the one-sample estimate log q(z) - log p(z).
     """
-    try:
-        return kl_divergence(latent.q, latent.p)
-    except NotImplementedError:
-        log_q: Tensor = latent.q.log_prob(latent.z)
-        return log_q - latent.p.log_prob(latent.z)
+    closed = kl_of(latent.q, latent.p)
+    return log_q(latent) - latent.p.log_prob(latent.z) if closed is None else closed
+
+
+def log_q(latent: Latent) -> Tensor:
+    """log q(z | x) of the drawn codes: (S, B), nats."""
+    found: Tensor = latent.q.log_prob(latent.z) if latent.log_q is None else latent.log_q
+    return found
 
 
 def kl_per_dim(latent: Latent) -> Tensor:
@@ -60,7 +67,7 @@ def log_weight(trace: Trace) -> Tensor:
     """log p(x, z) - log q(z | x) of every sample: (S, B), nats. Its log-mean-exp over S is the importance bound."""
     total = trace.log_px
     for latent in trace.latents:
-        total = total + latent.p.log_prob(latent.z) - latent.q.log_prob(latent.z)
+        total = total + latent.p.log_prob(latent.z) - log_q(latent)
     return total
 
 

@@ -143,6 +143,6 @@ def load(run: str | Path, *, which: str = "best", device: str = "cpu") -> Traine
     checkpoint = load_checkpoint(folder, ("ema",))
     config = from_dict(checkpoint.state["config"], str(folder / "state.json"))
     shape: tuple[int, int, int] = tuple(checkpoint.state["shape"])  # type: ignore[assignment]
-    model = build_model(config.model, shape)
+    model = build_model(config.model, shape, len(checkpoint.state["class_names"]))
     load_weights(model, checkpoint.tensors["ema"])
     return Trained(model, config, checkpoint, choose_device(device))

@@ -112,6 +112,7 @@ class ModelConfig:
     posterior: Part = Part("diagonal")
     prior: Part = Part("standard")
     likelihood: Part = Part("bernoulli")
+    context: Literal["none", "class"] = "none"  # class: every part is given the label of its image
     corruption: Literal["none", "gaussian", "mask", "salt"] = "none"  # autoencoder only: a denoising one
     corruption_level: NotNegative = 0.3  # noise's standard deviation, or the share of pixels hit
 

@@ -50,6 +50,13 @@ class Dataset:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
+    def context(self, device: torch.device, start: int = 0, count: int | None = None) -> Tensor:
+        """The labels that a conditional model is given, int64, of images start … DataError where there are none."""
+        if self.labels is None:
+            raise DataError("a conditional model needs labelled images; use a folder for each class, or other data")
+        stop = len(self) if count is None else start + count
+        return self.labels[start:stop].to(device)
+
     def subset(self, indices: Tensor) -> Dataset:
         """The images at these positions: a view where they are consecutive, else a copy in memory.
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vaekit.distributions import DiagonalNormal
+from vaekit.distributions import LatentDistribution
 from vaekit.errors import NumericalError, is_out_of_memory, one_line
 from vaekit.models import VAE
 from vaekit.noise import SAMPLES_PER_BLOCK
@@ -33,8 +33,8 @@ def rows_at_once(model: VAE, device: torch.device) -> int:
 
     hooks = [module.register_forward_hook(measure) for module in model.likelihood.modules()]
     try:
-        p = model.prior()
-        model.likelihood(torch.zeros(1, *p.event_shape, device=device))
+        label = torch.zeros(1, dtype=torch.int64, device=device) if model.classes else None
+        model.decode(torch.zeros(1, *model.p(label).event_shape, device=device), label)
     finally:
         for hook in hooks:
             hook.remove()
@@ -48,6 +48,24 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class Given(NamedTuple):
+    """A batch of images, and what does not change with the sample."""
+
+    x: Tensor
+    q: LatentDistribution
+    p: LatentDistribution
+    context: Tensor | None
+
+    @classmethod
+    def of(cls, model: VAE, x: Tensor, context: Tensor | None) -> Given:
+        """Encoded once."""
+        return cls(x, model.q(x, context), model.p(context), context)
+
+    def noise_shape(self, samples: int) -> torch.Size:
+        """Of the noise of so many samples of each image."""
+        return torch.Size((samples, *self.q.batch_shape, *self.q.noise_shape))
 
 
 class Terms(NamedTuple):
@@ -74,28 +92,29 @@ class Chunks:
         return chunk - chunk % SAMPLES_PER_BLOCK if chunk > SAMPLES_PER_BLOCK else chunk  # no block is drawn twice
 
     @torch.no_grad()
-    def _terms(self, x: Tensor, q: DiagonalNormal, noise: Tensor) -> Terms:
-        trace = self.model.trace(x, q, len(noise), lambda level, shape, like: noise)
+    def _terms(self, given: Given, noise: Tensor) -> Terms:
+        x, q, p, context = given
+        trace = self.model.trace(x, q, p, len(noise), lambda level, shape, like: noise, context)
         rates = [kl(latent).expand(len(noise), len(x)) for latent in trace.latents]
         return Terms(log_weight(trace), trace.log_px, torch.stack(rates).sum(0))
 
-    def __call__(self, x: Tensor, q: DiagonalNormal, noise: Tensor) -> Terms:
+    def __call__(self, given: Given, noise: Tensor) -> Terms:
         """log-weights, log p(x | z) and KL for noise (k, B, *event)."""
         if self._compiled is not None and self._shape in (None, noise.shape):
             try:
                 self._shape = noise.shape
-                return self._compiled(x, q, noise)
+                return self._compiled(given, noise)
             except Exception as error:  # compilers raise whatever they like
                 if is_out_of_memory(error):
                     raise
                 self._compiled = None
                 self.say(f"cannot compile here, so the bounds are computed eagerly: {one_line(error)}")
-        return self._terms(x, q, noise)
+        return self._terms(given, noise)
 
-    def or_none(self, x: Tensor, q: DiagonalNormal, noise: Tensor) -> Terms | None:
+    def or_none(self, given: Given, noise: Tensor) -> Terms | None:
         """The same; None where the memory ran out."""
         try:
-            return self(x, q, noise)
+            return self(given, noise)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

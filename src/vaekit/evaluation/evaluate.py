@@ -20,7 +20,7 @@ from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.evaluation.likelihood import Bounds, bounds
 from vaekit.evaluation.lpips import Lpips
 from vaekit.evaluation.quality import SCALE_WEIGHTS, ms_ssim, ms_ssim_scales, psnr, ssim
-from vaekit.models import VAE, Model
+from vaekit.models import VAE, Model, context_of
 from vaekit.noise import no_noise
 
 Metrics = dict[str, Any]
@@ -132,14 +132,15 @@ def _reconstruction_metrics(
     sums = dict.fromkeys((*scores, "distortion_nats", "distortion_without_code_nats"), 0.0)
     for start, images in in_order(dataset, 250):
         x = pixels.for_evaluation(images.to(device), start, seed)
-        trace = model(x, 1, no_noise)
+        context = context_of(model, dataset, start, len(x))
+        trace = model(x, 1, no_noise, context)
         decoded, target = trace.px.mean[0].clamp(0, 1).float(), images.to(device).float() / 255
         decoded, target = content_of(decoded, content), content_of(target, content)  # padding is too easy to count
         for name, score in scores.items():
             sums[name] += float(score(decoded, target).double().sum())
         sums["distortion_nats"] -= float(trace.log_px.double().sum())
         if isinstance(model, VAE):
-            without = model.decode(model.prior().mean.expand(1, len(x), -1))
+            without = model.decode(model.p(context).mean.expand(1, len(x), -1), context)
             sums["distortion_without_code_nats"] -= float(without.log_prob(x).double().sum())
     means: Metrics = {name: total / len(dataset) for name, total in sums.items()}
     # the bounds have a VAE's distortion, averaged over the posterior; an autoencoder has no prior mean to decode

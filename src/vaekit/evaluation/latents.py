@@ -12,7 +12,7 @@ from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.distributions import kl_per_dim_of
-from vaekit.models import VAE, Model
+from vaekit.models import VAE, Model, context_of
 
 ACTIVE_VARIANCE = 0.01  # of the posterior mean over the data; Burda et al. 2016, arXiv:1509.00519
 
@@ -128,7 +128,7 @@ def latent_use(model: Model, dataset: Dataset, pixels: Pixels, seed: int, *, bat
     costs = variances = torch.zeros(0, dtype=torch.float64)
     for start, images in in_order(dataset, batch):
         x = pixels.for_evaluation(images.to(device), start, seed)
-        mean, variance, kl = _described(model, x)
+        mean, variance, kl = _described(model, x, context_of(model, dataset, start, len(x)))
         moments.add(mean)
         means.append(mean)
         costs = kl.sum(0) if start == 0 else costs + kl.sum(0)
@@ -140,18 +140,18 @@ def latent_use(model: Model, dataset: Dataset, pixels: Pixels, seed: int, *, bat
     )
 
 
-def _described(model: Model, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _described(model: Model, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Posterior means, variances and KL per dimension of a batch, each float64 (B, D)."""
     if not isinstance(model, VAE):
         codes = model.encode(x).double().cpu()
         return codes, torch.zeros_like(codes), torch.full_like(codes, math.nan)
-    q = model.posterior(x)
-    kl = kl_per_dim_of(q, model.prior())
+    q = model.q(x, context)
+    kl = kl_per_dim_of(q, model.p(context))
     return q.mean.double().cpu(), q.variance.double().cpu(), kl.double().cpu()
 
 
 def _prior_moments(model: Model, like: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(model, VAE):
         return torch.full_like(like, math.nan), torch.full_like(like, math.nan)
-    p = model.prior()
+    p = model.p(torch.arange(model.classes) if model.classes else None)
     return p.mean.double().cpu(), p.stddev.double().cpu()

@@ -16,8 +16,8 @@ from torch import Tensor
 from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
-from vaekit.evaluation.chunks import PAIRS_TO_COMPILE, Chunks, rows_at_once
-from vaekit.models import VAE
+from vaekit.evaluation.chunks import PAIRS_TO_COMPILE, Chunks, Given, rows_at_once
+from vaekit.models import VAE, context_of
 from vaekit.noise import IMAGES_PER_BLOCK, BlockNoise, Noise, RepeatedNoise
 
 
@@ -101,7 +101,8 @@ def bounds(
     results: list[tuple[Tensor, ...]] = []
     for start, images in in_order(dataset, batch):
         x = pixels.for_evaluation(images.to(device), start, seed)
-        results.append(bounds_of_batch(chunks, x, samples, partial(BlockNoise, seed, start)))
+        context = context_of(model, dataset, start, len(x))
+        results.append(bounds_of_batch(chunks, x, samples, partial(BlockNoise, seed, start), context))
         progress((start + len(x)) / len(dataset))
     elbo, distortion, rate, importance, effective = (torch.cat(c).cpu() for c in zip(*results, strict=True))
     return Bounds(elbo, distortion, rate, importance, effective, samples)
@@ -109,34 +110,45 @@ def bounds(
 
 @torch.no_grad()
 def bounds_of_each(
-    model: VAE, images: Tensor, pixels: Pixels, samples: int, seed: int, *, rows: int | None = None
+    model: VAE,
+    images: Tensor,
+    pixels: Pixels,
+    samples: int,
+    seed: int,
+    *,
+    rows: int | None = None,
+    context: Tensor | None = None,
 ) -> Bounds:
     """`bounds` of uint8 images (N, C, H, W), each as a data set of its own: its numbers depend on it and the seed."""
     device = next(model.parameters()).device
     chunks = Chunks(model, rows or rows_at_once(model, device))
     results = []
-    for part in images.split(max(1, chunks.rows // chunks.count(1, samples))):
-        x = pixels.for_each(part.to(device), seed)
-        results.append(bounds_of_batch(chunks, x, samples, partial(RepeatedNoise, seed)))
+    size = max(1, chunks.rows // chunks.count(1, samples))
+    for first in range(0, len(images), size):
+        x = pixels.for_each(images[first : first + size].to(device), seed)
+        labels = None if context is None else context[first : first + size]
+        results.append(bounds_of_batch(chunks, x, samples, partial(RepeatedNoise, seed), labels))
     elbo, distortion, rate, importance, effective = (torch.cat(c).cpu() for c in zip(*results, strict=True))
     return Bounds(elbo, distortion, rate, importance, effective, samples)
 
 
 @torch.no_grad()
-def bounds_of_batch(chunks: Chunks, x: Tensor, samples: int, noise_from: Callable[[int], Noise]) -> tuple[Tensor, ...]:
+def bounds_of_batch(
+    chunks: Chunks, x: Tensor, samples: int, noise_from: Callable[[int], Noise], context: Tensor | None = None
+) -> tuple[Tensor, ...]:
     """Elbo, distortion, rate, importance bound and effective samples of x (B, C, H, W): each (B,), nats, float64.
 
     `noise_from` gives the noise of the samples from a first one on.
     """
-    q = chunks.model.posterior(x)
+    given = Given.of(chunks.model, x, context)
     stream = StreamedLogMean()
     distortion = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     rate = torch.zeros_like(distortion)
     first = 0
     while first < samples:
         count = min(chunks.count(len(x), samples), samples - first)
-        noise = noise_from(first)(0, torch.Size((count, *q.batch_shape, *q.event_shape)), x)
-        terms = chunks.or_none(x, q, noise)
+        noise = noise_from(first)(0, given.noise_shape(count), x)
+        terms = chunks.or_none(given, noise)
         if terms is None:
             chunks.halve(len(x))
             continue

@@ -161,7 +161,7 @@ def sampler_folder(run: Path, kind: str) -> Path:
 def _prior_log_prob(trained: Trained, codes: Array) -> float | None:
     if not isinstance(trained.model, VAE):
         return None
-    return float(trained.model.prior().log_prob(torch.as_tensor(codes, device=trained.device)).double().mean())
+    return float(trained.model.p().log_prob(torch.as_tensor(codes, device=trained.device)).double().mean())
 
 
 def _identity(trained: Trained) -> dict[str, str]:

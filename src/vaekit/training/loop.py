@@ -79,7 +79,9 @@ class Trainer:
         self.feed = Feed(self.batches, self.pixels, training.seed)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.total_steps = max(1, round(training.epochs * self.steps_per_epoch))
-        self.model = place(build_model(config.model, splits.train.shape), self.device)
+        classes = len(splits.train.class_names)
+        self.model = place(build_model(config.model, splits.train.shape, classes), self.device)
+        self.labels = splits.train.context(self.device) if self.model.classes else None
         pixels = splits.train.images[0].numel()
         self.objective = build_objective(config.objective, self.steps_per_epoch, pixels)
         self.optimizer = build_optimizer(self.model, training)
@@ -99,7 +101,7 @@ class Trainer:
         set_precision(self.model, PRECISIONS[training.precision])
         self.ema = Ema(self.model, training.ema)
         self.step = TrainStep(
-            forward_of(self.model, self.objective.objective, training.samples, self.feed.prepare),
+            forward_of(self.model, self.objective.objective, training.samples, self.feed.prepare, self.labels),
             self.optimizer,
             self.ema,
             build_learning_rate(training, self.steps_per_epoch, self.total_steps),
@@ -316,7 +318,8 @@ class Trainer:
         random = generator_states(self.device)  # drawing the check's noise must not change the run
         self.model.eval()
         x = self.feed.at(int(self.counters.step))
-        trace = self.model(x, self.config.training.samples)
+        context = None if self.labels is None else self.labels[self.feed.indices]
+        trace = self.model(x, self.config.training.samples, context=context)
         kind = self.config.model.likelihood.kind
         refused = refusal(trace.px, x)
         if refused is not None:

@@ -30,16 +30,22 @@ FIRST_SCALE, GROWTH_EVERY = 2.0**16, 2000  # of fp16 losses: torch's own default
 
 
 def forward_of(
-    model: nn.Module, objective: Objective, samples: int, prepare: Callable[..., Tensor] = lambda x: x
+    model: nn.Module,
+    objective: Objective,
+    samples: int,
+    prepare: Callable[..., Tensor] = lambda x: x,
+    labels: Tensor | None = None,
 ) -> Forward:
     """(*inputs, step) -> (loss, terms): the part of a step that can be compiled whole.
 
     `prepare` makes the model's input of the step's: binarisation and augmentation are compiled with the rest.
+    `labels` (N,), for a conditional model, are of all training images; the second input says which of them these are.
     """
 
     def forward(*arguments: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, step = arguments
-        trace = model(prepare(*inputs), samples)
+        context = None if labels is None else labels[inputs[1]]
+        trace = model(prepare(*inputs), samples, context=context)
         loss = objective(trace, step)
         with torch.no_grad():  # for the log alone
             return loss, terms(trace)

@@ -10,7 +10,7 @@ from torch import Tensor
 from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
-from vaekit.models import VAE, Model
+from vaekit.models import VAE, Model, context_of
 from vaekit.noise import BlockNoise, no_noise
 from vaekit.trace import Objective, terms
 
@@ -36,7 +36,7 @@ def validate(
     totals: dict[str, Tensor] = {}
     for start, images in in_order(dataset, VALIDATION_BATCH):
         x = pixels.for_evaluation(images.to(device), start, seed)
-        trace = model(x, 1, BlockNoise(seed, start))
+        trace = model(x, 1, BlockNoise(seed, start), context_of(model, dataset, start, len(x)))
         values = {
             "loss": objective(trace, step),
             **terms(trace),
@@ -51,9 +51,12 @@ def validate(
 def calibrate(model: Model, train: Dataset, pixels: Pixels, device: torch.device, seed: int) -> None:
     """Let the likelihood fix what it estimates from the training set (the optimal scale)."""
 
-    def batches() -> Iterator[Tensor]:
-        for start, images in in_order(train.subset(torch.arange(min(len(train), CALIBRATION_IMAGES))), 500):
-            yield pixels.for_evaluation(images.to(device), start, seed)
+    some = train.subset(torch.arange(min(len(train), CALIBRATION_IMAGES)))
+
+    def batches() -> Iterator[tuple[Tensor, Tensor | None]]:
+        for start, images in in_order(some, 500):
+            x = pixels.for_evaluation(images.to(device), start, seed)
+            yield x, context_of(model, some, start, len(x))
 
     model.calibrate(batches())
 
@@ -67,8 +70,9 @@ def pictures_of(
         return {}
     images = dataset.images[:count].to(device)
     x = pixels.for_evaluation(images, 0, seed)
-    decoded = model(x, 1, no_noise).px.mean[0]
+    context = context_of(model, dataset, 0, len(x))
+    decoded = model(x, 1, no_noise, context).px.mean[0]
     shown = {"reconstructions": torch.cat([x, decoded]).clamp(0, 1).cpu()}
     if isinstance(model, VAE):
-        shown["samples"] = model.generate(count, BlockNoise(seed)).mean.clamp(0, 1).cpu()
+        shown["samples"] = model.generate(len(x), BlockNoise(seed), context=context).mean.clamp(0, 1).cpu()
     return shown
