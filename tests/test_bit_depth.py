@@ -50,6 +50,8 @@ def test_dequantised_values_fill_the_cell_of_their_level(bits):
     pixels = Pixels(bits=bits, dequantization=True)
     x = pixels.for_evaluation(EVERY, 0, 0)
     assert torch.equal((x * 2**bits).floor().long(), EVERY.long() >> (8 - bits))
+    black = pixels.for_evaluation(torch.zeros(1, 1, 16, 16, dtype=torch.uint8), 0, 0) * 2**bits
+    assert 0 <= float(black.min()) < 0.05 and 0.95 < float(black.max()) < 1
     assert bits_offset("density", pixels) == bits
 
 
