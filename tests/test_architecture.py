@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "vaekit"
 LEVELS = {
     0: ["errors", "distributions", "schedules", "noise", "convolutions"],
-    1: ["config", "trace", "parallel"],
+    1: ["config", "trace", "parallel", "logistics"],
     2: ["networks", "data", "checkpoint", "optimizer"],
     3: ["conditionals"],
     4: ["priors"],

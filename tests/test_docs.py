@@ -109,7 +109,8 @@ def test_every_command_of_the_features_is_there(vaekit):
         elif program == "vaekit":
             assert words[0] == "VERB" or f"  {words[0]} " in helped, command
         else:
-            assert (ROOT / (words[0] if program == "python" else program)).is_file(), command
+            module = f"{words[1].replace('.', '/')}.py" if words[:1] == ["-m"] else ""
+            assert (ROOT / (module or (words[0] if program == "python" else program))).is_file(), command
 
 
 def test_every_option_of_the_features_is_there(vaekit):

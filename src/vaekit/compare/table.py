@@ -123,4 +123,5 @@ def _measure(metrics: Mapping[str, Any]) -> str:
         return f"{measure}, no likelihood"
     if measure == "binary":
         return f"binary ({metrics.get('binarization')})"
-    return f"{measure}, dequantised" if metrics.get("dequantization") else str(measure)
+    depth = f" of {metrics['data_bits']} bits" if measure == "density" and metrics.get("data_bits", 8) != 8 else ""
+    return f"{measure}{depth}, dequantised" if metrics.get("dequantization") else f"{measure}{depth}"

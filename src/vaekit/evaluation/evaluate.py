@@ -82,20 +82,15 @@ def evaluate_model(
     metrics |= {
         "images": len(dataset),
         "seed": seed,
-        "base_measure": base_measure(model.likelihood),
+        "base_measure": model.likelihood.base_measure,
         "is_likelihood": model.likelihood.family.is_likelihood,
         "binarization": pixels.binarization,
         "dequantization": pixels.dequantization,
+        "data_bits": pixels.bits,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
     }
     return Evaluation(metrics, found, use)
-
-
-def base_measure(likelihood: Likelihood) -> str:
-    """What the densities are with respect to: `binary`, `discrete-256`, `density` on [0, 1], or `none`."""
-    bits = getattr(likelihood, "bits", None)
-    return f"discrete-{2**bits}" if bits else likelihood.family.base_measure
 
 
 def _bound_metrics(found: Bounds, likelihood: Likelihood, pixels: Pixels, dims: int) -> Metrics:
@@ -113,25 +108,25 @@ def _bound_metrics(found: Bounds, likelihood: Likelihood, pixels: Pixels, dims: 
         "nll_samples": found.samples,
         "effective_samples": float(found.effective_samples.mean()),
     }
-    offset = bits_offset(base_measure(likelihood), pixels.dequantization)
+    offset = bits_offset(likelihood.base_measure, pixels)
     if offset is not None:
         metrics["bits_per_dim"] = found.nll_nats / (math.log(2) * dims) + offset
         metrics["elbo_bits_per_dim"] = -float(found.elbo.mean()) / (math.log(2) * dims) + offset
     return metrics
 
 
-def bits_offset(measure: str, dequantized: bool) -> float | None:
-    """What to add to nats / (ln 2 · dims): 0 for discrete values, 8 for densities of dequantised ones, else None."""
+def bits_offset(measure: str, pixels: Pixels) -> float | None:
+    """What to add to nats / (ln 2 · dims): 0 for discrete values, their bits for dequantised ones, else None."""
     if measure.startswith("discrete") or measure == "binary":
         return 0.0
-    return 8.0 if measure == "density" and dequantized else None
+    return float(pixels.bits) if measure == "density" and pixels.dequantization else None
 
 
 @torch.no_grad()
 def _reconstruction_metrics(
     model: Model, dataset: Dataset, pixels: Pixels, content: tuple[int, int], seed: int, lpips: Lpips | None
 ) -> Metrics:
-    """Decoded mean at the mean code against the 8-bit image, without padding, whatever noise the model was shown."""
+    """Decoded mean at the mean code against the 8-bit image, without padding, whatever noise or bits the model saw."""
     device = next(model.parameters()).device
     scores = {"psnr_db": psnr, "ssim": ssim, "ms_ssim": ms_ssim} | ({"lpips": lpips.to(device)} if lpips else {})
     sums = dict.fromkeys((*scores, "distortion_nats", "distortion_without_code_nats"), 0.0)

@@ -20,6 +20,7 @@ from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits
 from vaekit.data.feed import Feed
 from vaekit.data.pixels import Pixels
+from vaekit.distributions import refusal
 from vaekit.errors import DataError, NumericalError
 from vaekit.evaluation.health import Watch
 from vaekit.noise import derived_seed
@@ -321,9 +322,10 @@ class Trainer:
         context = None if self.labels is None else self.labels[self.feed.indices]
         trace = self.model(x, self.config.training.samples, context=context)
         kind = self.config.model.likelihood.kind
-        support = trace.px.support
-        if not bool(support.check(x).all()):
-            raise DataError(f"pixel values do not fit the likelihood '{kind}'; see vaekit doctor, or data.binarize")
+        refused = refusal(trace.px, x)
+        if refused is not None:
+            advice = "see vaekit doctor, data.binarize and data.bits"
+            raise DataError(f"pixel values do not fit the likelihood '{kind}': {refused}; {advice}")
         if not bool(torch.isfinite(trace.log_px).all()):
             raise NumericalError("the first loss is not finite; start from other weights, or with precision=float32")
         if int(self.counters.step) == 0:
