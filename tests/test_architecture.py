@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "vaekit"
 LEVELS = {
     0: ["errors", "distributions", "schedules", "noise", "convolutions"],
     1: ["config", "trace", "parallel", "logistics"],
-    2: ["networks", "data", "checkpoint"],
+    2: ["networks", "data", "checkpoint", "optimizer"],
     3: ["conditionals"],
     4: ["priors"],
     5: ["models", "objectives"],

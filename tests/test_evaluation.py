@@ -228,7 +228,7 @@ def test_bits_per_dim_is_nats_over_ln2_dims_and_only_where_it_exists():
     assert "bits_per_dim" not in evaluate_model(density, data, Pixels(), samples=5).metrics
     dequantised = evaluate_model(density, data, Pixels(dequantization=True), samples=5).metrics
     assert dequantised["bits_per_dim"] == pytest.approx(dequantised["nll_nats"] / (30 * math.log(2)) + 8)
-    assert bits_offset("none", False) is None
+    assert bits_offset("none", Pixels()) is None
 
 
 def test_padding_does_not_count_as_dimensions():
