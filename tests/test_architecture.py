@@ -21,7 +21,7 @@ LEVELS = {
     7: ["check", "training", "plots"],
     8: ["trained"],
     9: ["runs", "doctor", "inference", "sampling", "posthoc"],
-    10: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders"],
+    10: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders", "annealing"],
     11: ["pictures"],
     12: ["cli"],
 }

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import (
+    ais_command,
     compare_commands,
     console,
     data_commands,
@@ -34,6 +35,7 @@ app.add_typer(latent_commands.app)
 app.add_typer(inference_commands.app)
 app.add_typer(compare_commands.app)
 quality_commands.register(app)
+ais_command.register(app)
 
 
 @app.command()
