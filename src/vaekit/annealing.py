@@ -87,11 +87,10 @@ def anneal(
 
 
 def _seen(trained: Trained, dataset: Dataset, rows: Tensor, seed: int) -> tuple[Tensor, Tensor | None]:
-    """These images as `vaekit evaluate` shows them to the model, binarised alike, and their labels for a conditional."""
-    parts = [
-        trained.pixels.for_evaluation(dataset.images[i : i + 1].to(trained.device), i, seed) for i in rows.tolist()
-    ]
-    labels = dataset.context(trained.device)[rows.to(trained.device)] if trained.model.classes else None
+    """These images as `vaekit evaluate` shows them to the model, binarised alike; labels for a conditional one."""
+    device, pixels = trained.device, trained.pixels
+    parts = [pixels.for_evaluation(dataset.images[i : i + 1].to(device), i, seed) for i in rows.tolist()]
+    labels = dataset.context(device)[rows.to(device)] if trained.model.classes else None
     return torch.cat(parts), labels
 
 
@@ -106,19 +105,20 @@ def _seconds_of_one(model: VAE, x: Tensor, context: Tensor | None, settings: Ann
 
 def _measured(found: Annealed, settings: Annealing) -> Metrics:
     bound = found.log_mean
-    errors = {
+    numbers = {
         "ais_se_nats": float(bound.std()) / math.sqrt(len(bound)) if len(bound) > 1 else None,
         "ais_sampling_se_nats": found.sampling_se_nats,
     }
+    if settings.temperatures > 1:
+        numbers["ais_acceptance"] = float(found.acceptance.mean())
     return {
         "ais_nats": float(bound.mean()),
-        **{name: error for name, error in errors.items() if error is not None},
+        **{name: value for name, value in numbers.items() if value is not None},
         "ais_images": len(bound),
         "ais_temperatures": settings.temperatures,
         "ais_chains": settings.chains,
         "ais_leapfrogs": settings.leapfrogs,
         "ais_start": settings.start,
-        "ais_acceptance": float(found.acceptance.mean()),
     }
 
 
@@ -161,9 +161,8 @@ def gap(
 def rows_of(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(name, value with unit) for a table."""
     error = f" ± {metrics['ais_se_nats']:.2f}" if "ais_se_nats" in metrics else ""
-    sampling = (
-        f" (± {metrics['ais_sampling_se_nats']:.3f} from the chains)" if "ais_sampling_se_nats" in metrics else ""
-    )
+    chains = metrics.get("ais_sampling_se_nats")
+    sampling = "" if chains is None else f" (± {chains:.3f} from the chains)"
     rows = [
         ("log p(x), annealed, from below", f"{metrics['ais_nats']:.2f}{error} nats{sampling}"),
         (
@@ -176,4 +175,6 @@ def rows_of(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         error = f" ± {metrics['ais_gap_se_nats']:.3f}" if "ais_gap_se_nats" in metrics else ""
         rows.append(("on images of its own, log p(x) lies between", f"{below:.2f} and {above:.2f} nats"))
         rows.append(("gap: at least what both miss together", f"{metrics['ais_gap_nats']:.3f}{error} nats"))
-    return [*rows, ("acceptance", f"{metrics['ais_acceptance']:.2f}")]
+    if "ais_acceptance" in metrics:
+        rows.append(("acceptance", f"{metrics['ais_acceptance']:.2f}"))
+    return rows

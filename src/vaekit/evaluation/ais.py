@@ -6,6 +6,7 @@ Monte Carlo), arXiv:1511.02543. Shapes: S chains, B images, D latent. Weights an
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Annealed:
     def sampling_se_nats(self) -> float | None:
         """Standard error of the mean over images of `log_mean`, from the finite number of chains (delta method).
 
-        Too small where one chain carries the sum. None for one chain.
+        Too small where one chain carries the sum, and backwards, where chains share their start. None for one chain.
         """
         chains, images = self.log_weights.shape
         if chains < 2:
@@ -196,7 +197,7 @@ class _Batch:
         return self.path.first(BlockNoise(derived_seed(self.seed, purpose), self.first_image, first_chain)(0, shape, x))
 
     def _steps(self, betas: list[float]) -> Tensor:
-        """Step sizes (T - 1, B) for the inner temperatures, by chains of their own: then fixed, so weights are valid."""
+        """Step sizes (T - 1, B) for the inner temperatures, found by chains of their own, so weights stay valid."""
         chains, leapfrogs = min(self.settings.chains, WARM_UP_CHAINS), self.settings.leapfrogs
         state = self.path.at(self._start("warm-up", 0, chains))
         step = state.z.new_full((len(self.path.x),), FIRST_STEP)
@@ -219,7 +220,7 @@ class _Batch:
         state = self.path.at(z)
         log_weight = torch.zeros(state.gain.shape, dtype=torch.float64, device=z.device)
         accepted = torch.zeros_like(log_weight)
-        for number, (beta, next_beta) in enumerate(zip(betas[:-1], betas[1:], strict=True)):
+        for number, (beta, next_beta) in enumerate(itertools.pairwise(betas)):
             log_weight += (next_beta - beta) * state.gain.double()
             if number < len(steps):  # where the path ends, nothing depends on moving on
                 noise = self._noise(purpose, number, first_chain, chains)

@@ -198,9 +198,7 @@ def _information_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         return f"{metrics[f'{key}_nats']:.2f} ± {metrics[f'{key}_se_nats']:.2f} nats"
 
     most = f"log {metrics['information_images']:,} = {metrics['mutual_information_ceiling_nats']:.2f}"
-    limit = (
-        f" (saturated: at most {most}, so I is at least about this)" if metrics["mutual_information_saturated"] else ""
-    )
+    limit = f" (saturated: at most {most}; I may be more)" if metrics["mutual_information_saturated"] else ""
     rows = [
         ("  of which I(x; z)", said("mutual_information") + limit),
         ("  of which KL(q(z) ‖ p(z))", said("aggregate_kl_mc")),

@@ -132,7 +132,7 @@ def information_of(
 
     `pairs` of code and image are held at once.
     """
-    count, dims = q.loc.shape
+    count = len(q.loc)
     own = torch.arange(count, device=z.device) if own is None else own
     wide = DiagonalNormal(q.loc.double(), q.log_scale.double(), validate_args=False)
     codes = z[own]
@@ -142,8 +142,8 @@ def information_of(
     log_factors = torch.cat([_log_marginals(q, block) for block in blocks]) if factorised else None
     mine = DiagonalNormal(wide.loc[own], wide.log_scale[own], validate_args=False)
     log_q, log_p = mine.log_prob(codes.double()), p.log_prob(codes).double()
-    parts = (log_q, log_aggregate, log_p)
-    return Information(*(t.cpu() for t in parts), None if log_factors is None else log_factors.cpu(), count)
+    factors = None if log_factors is None else log_factors.cpu()
+    return Information(log_q.cpu(), log_aggregate.cpu(), log_p.cpu(), factors, count)
 
 
 def _log_mixture(q: DiagonalNormal, z: Tensor) -> Tensor:
