@@ -48,7 +48,7 @@ def anneal(
     """The metrics `ais_…` of a run, also written among its reports: the bound on `images` of a split, evenly spread.
 
     Beside it the importance-weighted bound of the same images, and on `own_images` of the model's own the gap between
-    the bound from below and the one from above, which is at least the error of both (0 leaves it out). ConfigError for
+    the bound from below and the one from above: what both miss together (0 leaves it out). ConfigError for
     a model that cannot be annealed, DataError for an empty split.
     """
     if min(settings.temperatures, settings.chains, settings.leapfrogs, images) < 1 or own_images < 0:
@@ -174,7 +174,7 @@ def rows_of(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         below, above = metrics["ais_own_below_nats"], metrics["ais_own_above_nats"]
         error = f" ± {metrics['ais_gap_se_nats']:.3f}" if "ais_gap_se_nats" in metrics else ""
         rows.append(("on images of its own, log p(x) lies between", f"{below:.2f} and {above:.2f} nats"))
-        rows.append(("gap: at least what both miss together", f"{metrics['ais_gap_nats']:.3f}{error} nats"))
+        rows.append(("gap: what both bounds miss together", f"{metrics['ais_gap_nats']:.3f}{error} nats"))
     if "ais_acceptance" in metrics:
         rows.append(("acceptance", f"{metrics['ais_acceptance']:.2f}"))
     return rows

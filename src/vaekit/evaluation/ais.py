@@ -23,7 +23,7 @@ from vaekit.noise import IMAGES_PER_BLOCK, BlockNoise, derived_seed
 
 WARM_UP_CHAINS = 4
 SETTLING = 20  # trajectories at the start of the path before the warm-up climbs it
-ADAPTATIONS = 200  # at least so many on its way, so that steps keep up where temperatures are few
+ADAPTATIONS = 100  # at least so many on its way, so that steps keep up where temperatures are few
 FIRST_STEP = 0.3
 SIGMOID_REACH = 4.0  # temperatures lie densest at both ends, where the density changes fastest; arXiv:1511.02543
 Tick = Callable[[int], None]  # hears how many trajectories were done
@@ -141,7 +141,8 @@ def annealed(
     where chains leave the finite numbers or one does not fit the memory.
     """
     refuse_without_slopes(model.eval())
-    rows = rows or max(1, rows_at_once(model, x.device) // 2)  # the graph keeps every layer
+    least = min(settings.chains, WARM_UP_CHAINS)
+    rows = max(least, rows or rows_at_once(model, x.device) // 2)  # the graph keeps every layer
     found: list[Annealed] = []
     first = 0
     while first < len(x):
@@ -153,9 +154,11 @@ def annealed(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if rows == 1:
-                raise NumericalError("out of memory with one chain; free some, or choose another --device") from None
-            rows //= 2
+            if rows == least:
+                raise NumericalError(
+                    f"out of memory with {least} chains; free some, or choose another --device"
+                ) from None
+            rows = max(least, rows // 2)
             continue
         first = here.stop
     result = Annealed(torch.cat([f.log_weights for f in found], 1), torch.cat([f.acceptance for f in found]))
