@@ -1,4 +1,4 @@
-"""Estimators where their answers are known: annealing and the parts of the rate, on a linear VAE, where all is exact."""
+"""Estimators where their answers are known: annealing and the parts of the rate, mostly on a linear VAE."""
 
 import json
 import math
