@@ -21,7 +21,17 @@ LEVELS = {
     7: ["check", "training", "plots"],
     8: ["trained"],
     9: ["runs", "doctor", "inference", "sampling", "posthoc"],
-    10: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders", "annealing"],
+    10: [
+        "latentspace",
+        "reconstructions",
+        "anomalies",
+        "compare",
+        "sweep",
+        "quality",
+        "loaders",
+        "selftest",
+        "annealing",
+    ],
     11: ["pictures"],
     12: ["cli"],
 }

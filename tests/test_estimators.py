@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 from small_runs import SIZES
-from test_linear_gaussian import SHAPE, SIGMA, linear_vae
 
 from vaekit.build import vae
 from vaekit.conditionals import set_precision
@@ -26,6 +25,7 @@ from vaekit.evaluation.likelihood import bounds
 from vaekit.evaluation.report import read_metrics, write_annealing, write_reports
 from vaekit.priors import Prior
 from vaekit.runs import dataset_of, train
+from vaekit.selftest.linear_gaussian import COLUMNS, SHAPE, SIGMA, linear_vae
 from vaekit.trained import load
 
 IMAGES = 32
@@ -240,7 +240,7 @@ def linear_codes(count, spoil=0.0):
 def test_mutual_information_is_that_of_the_gaussian_channel():
     q, z, p = linear_codes(3000)
     found = information_of(q, z, p)
-    truth = 0.5 * math.fsum(math.log1p((w / SIGMA) ** 2) for w in (0.9, 0.5, 0.1))
+    truth = 0.5 * math.fsum(math.log1p((w / SIGMA) ** 2) for w in COLUMNS)
     assert within(found.mutual_information, truth)
     assert abs(float(found.aggregate_kl.mean())) < 0.03  # the model's own data: the aggregate posterior is the prior
     assert float(found.mutual_information.max()) <= found.ceiling == math.log(3000)

@@ -18,6 +18,7 @@ from vaekit.cli import (
     inference_commands,
     latent_commands,
     quality_commands,
+    selftest_command,
 )
 from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, Run, Seed, Split, Which
 from vaekit.errors import VaekitError, is_out_of_memory
@@ -36,6 +37,7 @@ app.add_typer(inference_commands.app)
 app.add_typer(compare_commands.app)
 quality_commands.register(app)
 ais_command.register(app)
+selftest_command.register(app)
 
 
 @app.command()
