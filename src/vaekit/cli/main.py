@@ -81,7 +81,7 @@ def evaluate(
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, MS-SSIM, LPIPS, active units, and a diagnosis."""
+    """ELBO, importance-weighted bound, bits/dim, mutual information, PSNR, SSIM, LPIPS, active units, a diagnosis."""
     from vaekit.evaluation.evaluate import headline
     from vaekit.runs import evaluate as evaluate_run
     from vaekit.runs import health, run_folder
