@@ -276,7 +276,10 @@ def test_an_autoencoder_has_distortion_but_no_bounds():
 
 def test_what_one_image_or_one_sample_cannot_say_is_left_out(model):
     """And all that is said is a number: no NaN reaches a report or the screen."""
-    of_images = {"nll_se_nats", "active_units", "aggregate_kl_nats"}
+    of_images = {"nll_se_nats", "active_units", "aggregate_kl_nats", "information_images", "information_codes"}
+    parts = ("mutual_information", "aggregate_kl_mc", "total_correlation", "dimension_kl")
+    of_images |= {f"{part}_{ending}" for part in parts for ending in ("nats", "se_nats")}
+    of_images |= {"mutual_information_ceiling_nats", "mutual_information_saturated"}
     of_samples = {"nll_sampling_se_nats"}
     whole = evaluate_model(model, Dataset(images(5)), DYNAMIC, samples=4).metrics
     assert (of_images | of_samples) <= whole.keys()
