@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "vaekit"
 LEVELS = {
     0: ["errors", "distributions", "schedules", "noise", "convolutions"],
     1: ["config", "trace", "parallel"],
-    2: ["networks", "data", "checkpoint"],
+    2: ["networks", "data", "checkpoint", "optimizer"],
     3: ["conditionals"],
     4: ["priors"],
     5: ["models", "objectives"],
@@ -31,6 +31,7 @@ LEVELS = {
         "loaders",
         "selftest",
         "annealing",
+        "disentanglement",
     ],
     11: ["pictures"],
     12: ["cli"],
@@ -96,6 +97,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.checkpoint
 import vaekit.evaluation.report, vaekit.evaluation.health, vaekit.evaluation.features
+import vaekit.evaluation.disentanglement
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -37,6 +37,7 @@ EXPECTED = {
     "mnist-2d": Expected((1, 28, 28), 2),
     "mnist-beta": Expected((1, 28, 28), 20, [200]),
     "mnist-mlp": Expected((1, 28, 28), 20, [200]),
+    "sprites": Expected((1, 32, 32), 10, [256, 256]),
 }
 
 

@@ -15,6 +15,7 @@ from vaekit.cli import (
     compare_commands,
     console,
     data_commands,
+    disentanglement_commands,
     inference_commands,
     latent_commands,
     quality_commands,
@@ -37,6 +38,7 @@ app.add_typer(inference_commands.app)
 app.add_typer(compare_commands.app)
 quality_commands.register(app)
 ais_command.register(app)
+disentanglement_commands.register(app)
 selftest_command.register(app)
 
 
