@@ -30,6 +30,7 @@ LEVELS = {
         "quality",
         "loaders",
         "selftest",
+        "annealing",
         "disentanglement",
     ],
     11: ["pictures"],

@@ -47,6 +47,7 @@ def test_a_healthy_model_hears_nothing():
         ("prior", {"proxy_frechet_prior_samples": 9.0}, FINE, ["9.0", "0.9"]),
         ("reconstructions", {"proxy_frechet_reconstructions": 5.0}, FINE, ["5.0", "0.4", "latent_dim"]),
         ("not finite", {"elbo_nats": math.nan}, FINE, ["elbo_nats"]),
+        ("loose bound", {"effective_samples": 1.2, "nll_samples": 500}, FINE, ["1.2 of 500", "vaekit ais RUN"]),
         ("skipped updates", {}, rows([-200, -90], [-150, -91], skipped=3), ["3 of 200", "learning_rate"]),
         ("overfitting", {}, rows([-200, -100, -80, -70], [-150, -101, -100, -112]), ["-100.00", "-112.00"]),
         ("overfitting", {}, rows([-200, -100, -80, -70], [-150, -105, -100, -100]), ["-70.00", "-100.00", "30.00"]),

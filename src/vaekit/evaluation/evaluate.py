@@ -16,6 +16,7 @@ from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels, content_of
 from vaekit.errors import DataError
+from vaekit.evaluation.information import information
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.evaluation.likelihood import Bounds, bounds
 from vaekit.evaluation.lpips import Lpips
@@ -78,6 +79,8 @@ def evaluate_model(
         metrics["latent_dim"] = len(use.active)
         if len(dataset) > 1:  # of one image there is no spread to measure
             metrics |= {"active_units": int(use.active.sum()), "aggregate_kl_nats": use.aggregate_gap_nats}
+        told = information(model, dataset, pixels, seed)
+        metrics |= told.metrics() if told else {}
     metrics |= _reconstruction_metrics(model, dataset, pixels, content, seed, lpips)
     metrics |= {
         "images": len(dataset),
@@ -165,8 +168,10 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     add("distortion_nats", "distortion", "{:.2f} nats")
     add("rate_nats", "rate (KL)", "{:.2f} nats")
+    rows += _information_rows(metrics)
     add("bits_per_dim", "bits per dimension", "{:.3f}")
-    add("effective_samples", "effective samples", "{:.1f}")
+    if "effective_samples" in metrics:
+        rows.append(("effective samples", f"{metrics['effective_samples']:.1f} of {metrics['nll_samples']}"))
     add("psnr_db", "PSNR of reconstructions", "{:.2f} dB")
     add("ssim", "SSIM of reconstructions", "{:.3f}")
     if "ms_ssim" in metrics:
@@ -176,4 +181,24 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("LPIPS of reconstructions", f"{metrics['lpips']:.4f}" if "lpips" in metrics else "unavailable"))
     if "active_units" in metrics:
         rows.append(("active units", f"{metrics['active_units']} of {metrics['latent_dim']}"))
+    return rows
+
+
+def _information_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The parts of the rate, each with its standard error; whether I is as large as so many images can show."""
+    if "mutual_information_nats" not in metrics:
+        return []
+
+    def said(key: str) -> str:
+        return f"{metrics[f'{key}_nats']:.2f} ± {metrics[f'{key}_se_nats']:.2f} nats"
+
+    most = f"log {metrics['information_images']:,} = {metrics['mutual_information_ceiling_nats']:.2f}"
+    limit = f" (saturated: at most {most}; I may be more)" if metrics["mutual_information_saturated"] else ""
+    rows = [
+        ("  of which I(x; z)", said("mutual_information") + limit),
+        ("  of which KL(q(z) ‖ p(z))", said("aggregate_kl_mc")),
+    ]
+    if "total_correlation_nats" in metrics:
+        rows.append(("    of which total correlation", said("total_correlation")))
+        rows.append(("    of which KL of each dimension", said("dimension_kl")))
     return rows

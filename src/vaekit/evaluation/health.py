@@ -25,6 +25,8 @@ FAR_RECONSTRUCTIONS = 10.0  # times that of real images
 DIVERGED_NATS, DIVERGED_SHARE = 1.0, 0.1  # an image, and of the loss before the first update; both must be passed
 OVERFIT_NATS = 1.0  # an image; and
 OVERFIT_SHARE, WORSENED_SHARE = 0.1, 0.03  # of what the training ELBO has gained since its first row
+FEW_EFFECTIVE = 2.0  # samples, where K is at least
+MANY_SAMPLES = 10
 SEEN_IMAGES = 1000  # of the validation set, during training: enough for moments
 
 Row = Mapping[str, Any]  # of a run's history
@@ -43,7 +45,7 @@ def diagnose(metrics: Metrics, history: Sequence[Row] = (), first_loss: float | 
     `metrics` are those of metrics.json, with or without those of the quality table; `history` the rows of history.csv;
     `first_loss` the loss before the first update. Of the codes of a training that diverged nothing more is said.
     """
-    common = [*_numbers(metrics), *_skipped(history)]
+    common = [*_numbers(metrics), *_bound(metrics), *_skipped(history)]
     if diverged := list(_divergence(history, first_loss)):
         return [*common, *diverged]
     return [*common, *_codes(metrics), *_decoder(metrics), *_prior(metrics), *_overfitting(history)]
@@ -54,6 +56,16 @@ def _numbers(metrics: Metrics) -> Iterator[Finding]:
     if broken:
         yield Finding(
             "not finite", f"{', '.join(broken)}: not finite; lower training.learning_rate or training.clip, train again"
+        )
+
+
+def _bound(metrics: Metrics) -> Iterator[Finding]:
+    effective, samples = metrics.get("effective_samples", math.inf), metrics.get("nll_samples", 0)
+    if effective < FEW_EFFECTIVE and samples >= MANY_SAMPLES:
+        yield Finding(
+            "loose bound",
+            f"effective samples {effective:.1f} of {samples}: one code carries the importance-weighted bound, which is "
+            "loose, and its errors are too small; try vaekit ais RUN, or vaekit evaluate RUN with more --samples",
         )
 
 
