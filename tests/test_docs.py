@@ -74,7 +74,7 @@ def default_dtype():
 def test_every_statement_of_the_theory_holds(default_dtype):
     """Its blocks are one program, whose asserts are the statements; each section ends in one."""
     sections = re.split(r"^## ", (ROOT / "docs" / "theory.md").read_text(), flags=re.MULTILINE)[1:]
-    assert len(sections) == 11
+    assert len(sections) == 12
     names: dict = {}
     for section in sections:
         (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
@@ -90,10 +90,10 @@ def features():
 
 
 def commands_in_features():
-    """Every command in backticks of docs/features.md and docs/troubleshooting.md, and of the latter's blocks."""
-    troubleshooting = (ROOT / "docs" / "troubleshooting.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", troubleshooting, re.DOTALL)
-    spans = re.findall(r"`([^`\n]+)`", features() + re.sub(r"```.*?```", "", troubleshooting, flags=re.DOTALL))
+    """Every command in backticks of docs/features.md and two other pages, and of the blocks of those."""
+    others = "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("troubleshooting", "disentanglement"))
+    blocks = re.findall(r"```sh\n(.*?)```", others, re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", features() + re.sub(r"```.*?```", "", others, flags=re.DOTALL))
     spans += [line for block in blocks for line in block.splitlines()]
     return [span for span in spans if span.split()[0] in ("vaekit", "make", "python") or span.startswith("scripts/")]
 
@@ -109,7 +109,8 @@ def test_every_command_of_the_features_is_there(vaekit):
         elif program == "vaekit":
             assert words[0] == "VERB" or f"  {words[0]} " in helped, command
         else:
-            assert (ROOT / (words[0] if program == "python" else program)).is_file(), command
+            module = f"{words[1].replace('.', '/')}.py" if words[:1] == ["-m"] else ""
+            assert (ROOT / (module or (words[0] if program == "python" else program))).is_file(), command
 
 
 def test_every_option_of_the_features_is_there(vaekit):
@@ -151,6 +152,12 @@ def test_the_snippet_of_the_features_prints_the_shapes_beside_it(capsys):
     exec(block, {})
     shapes = [tuple(map(int, found)) for found in re.findall(r"\[(\d+), (\d+)\]", capsys.readouterr().out)]
     assert shapes == [tuple(map(int, found)) for found in re.findall(r"\((\d+), (\d+)\)", block.split("#")[-1])]
+
+
+def test_the_python_of_the_disentanglement_page_runs():
+    (block,) = python_blocks("docs/disentanglement.md")
+    assert block.count("assert ") == 1
+    exec(block, {})
 
 
 def test_the_gallery_shows_small_pictures_that_are_there_and_every_picture_is_shown():

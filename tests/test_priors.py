@@ -21,9 +21,9 @@ from vaekit.evaluation.chunks import rows_at_once
 from vaekit.evaluation.latents import latent_use
 from vaekit.evaluation.likelihood import bounds
 from vaekit.noise import BlockNoise
+from vaekit.optimizer import build_optimizer
 from vaekit.priors import Mixture
 from vaekit.trace import Latent, kl
-from vaekit.training.optimizer import build_optimizer
 from vaekit.training.step import forward_of
 from vaekit.training.validation import adopt
 

@@ -11,12 +11,15 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import (
+    ais_command,
     compare_commands,
     console,
     data_commands,
+    disentanglement_commands,
     inference_commands,
     latent_commands,
     quality_commands,
+    selftest_command,
 )
 from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, Run, Seed, Split, Which
 from vaekit.errors import VaekitError, is_out_of_memory
@@ -34,6 +37,9 @@ app.add_typer(latent_commands.app)
 app.add_typer(inference_commands.app)
 app.add_typer(compare_commands.app)
 quality_commands.register(app)
+ais_command.register(app)
+disentanglement_commands.register(app)
+selftest_command.register(app)
 
 
 @app.command()
@@ -77,7 +83,7 @@ def evaluate(
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, MS-SSIM, LPIPS, active units, and a diagnosis."""
+    """ELBO, importance-weighted bound, bits/dim, mutual information, PSNR, SSIM, LPIPS, active units, a diagnosis."""
     from vaekit.evaluation.evaluate import headline
     from vaekit.runs import evaluate as evaluate_run
     from vaekit.runs import health, run_folder

@@ -191,7 +191,8 @@ def _prior_moments(model: Model, dataset: Dataset, like: Tensor) -> tuple[Tensor
     """Mean and standard deviation of p(z), float64 (D,): of the labels' mixture where each class has its own."""
     if not isinstance(model, VAE):
         return torch.full_like(like, math.nan), torch.full_like(like, math.nan)
-    p = model.p(dataset.context(next(model.parameters()).device) if model.classes else None)
+    own = model.classes and model.given is None
+    p = model.p(dataset.context(next(model.parameters()).device) if own else None)
     mean, variance = p.mean.double().cpu(), p.variance.double().cpu()
     if not p.batch_shape:
         return mean, variance.sqrt()

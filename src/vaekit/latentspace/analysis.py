@@ -138,7 +138,7 @@ def draw_latents(opened: OpenRun, use: LatentUse, data: Dataset, split: str, pro
 
 def _prior(opened: OpenRun, use: LatentUse) -> dict[str, Array]:
     """The prior as `plots.histograms` takes it: a normal's moments, draws of another, nothing for an autoencoder."""
-    if use.has_kl_per_dim:
+    if use.has_kl_per_dim and not opened.trained.model.classes:
         return {"prior_mean": use.prior_mean.numpy(), "prior_std": use.prior_std.numpy()}
     return {"prior_draws": sampling.prior_draws(opened.trained)} if use.has_prior else {}
 

@@ -12,12 +12,13 @@ from vaekit.conditionals import Posterior
 from vaekit.distributions import DiagonalNormal, LatentDistribution
 from vaekit.errors import ConfigError
 from vaekit.networks import Shape
+from vaekit.optimizer import Places
 
 # e^-7 of the unit that codes begin with is narrower than any decoder uses; wider than e^5 is an overflow to come.
 PRIOR_LOG_SCALE = (-7.0, 5.0)
 
 
-class Prior(nn.Module):
+class Prior(Places):
     """p(z | context). It is shown the posterior, because some priors are made of posteriors (VampPrior).
 
     Made from the length of a code, the shape of an image, and the number of classes that a context names (0 without).

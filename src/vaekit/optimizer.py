@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from vaekit.config.schema import TrainingConfig
 from vaekit.errors import CheckpointError
-from vaekit.priors import Prior
+
+
+class Places(nn.Module):
+    """A module whose own parameters are places (of a prior's means), not weights of connections: they do not decay."""
 
 
 class Group(NamedTuple):
@@ -145,8 +148,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
     """The optimiser over the model's trainable weights."""
     weights = [p for p in model.parameters() if p.requires_grad]
     # biases, norms and scales are not weights of connections: shrinking them shrinks what they measure
-    # means and pseudo-inputs of a prior are places, not connections either; the networks of a flow are
-    places = {id(p) for m in model.modules() if isinstance(m, Prior) for p in m.parameters(recurse=False)}
+    places = {id(p) for m in model.modules() if isinstance(m, Places) for p in m.parameters(recurse=False)}
     shrinks = {id(p) for p in weights if p.ndim >= 2 and id(p) not in places} if config.weight_decay else set()
     decaying: list[Tensor] = [p for p in weights if id(p) in shrinks]
     others: list[Tensor] = [p for p in weights if id(p) not in shrinks]
