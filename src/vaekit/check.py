@@ -71,6 +71,30 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
         yield ("model", "context"), "an autoencoder takes no labels; remove it, or set model.kind=vae"
     if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
         yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
+    if config.model.kind == "vae":
+        yield from _posterior_problems(config)
+
+
+def _posterior_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    posterior, prior = config.model.posterior.kind, config.model.prior.kind
+    quantised, codes = POSTERIORS[posterior].discrete, PRIORS[prior].discrete
+    if quantised and not codes:
+        yield (
+            ("model", "prior"),
+            f"'{posterior}' gives codes out of a finite set, of which '{prior}' is no prior; set model.prior=codes",
+        )
+    if codes and not quantised:
+        yield (
+            ("model", "posterior"),
+            f"the prior codes is uniform over a codebook, which '{posterior}' has not; choose vq or fsq",
+        )
+    options = config.objective.options
+    asked = options.get("free_bits", 0) and options.get("free_bits_per", "dimension") == "dimension"
+    if asked and not POSTERIORS[posterior].factorises:
+        yield (
+            ("objective", "free_bits_per"),
+            f"'{posterior}' has no KL per dimension; set objective.free_bits_per=level, for the KL of all together",
+        )
 
 
 def _likelihood_problems(config: Config, family: type[ImageDistribution]) -> Iterator[tuple[tuple[str, ...], str]]:
