@@ -13,11 +13,13 @@ import torch
 
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
+from vaekit.evaluation.codes import code_use
 from vaekit.evaluation.evaluate import Metrics
 from vaekit.evaluation.latents import latent_use
 from vaekit.models import VAE, Model
 
 UNUSED_SHARE = 0.5  # of the dimensions
+FEW_CODES = 0.25  # of the codebook's rows, or of the choices where they are fewer
 LOWEST_RATE = 1.0  # nats an image
 AGGREGATE_NATS, AGGREGATE_SHARE = 1.0, 0.02  # of the rate; both must be passed
 FAR_SAMPLES = 3.0  # times the Fréchet distance of reconstructions
@@ -41,7 +43,14 @@ def diagnose(metrics: Metrics, history: Sequence[Row] = ()) -> list[Finding]:
 
     `metrics` are those of metrics.json, with or without those of the quality table; `history` the rows of history.csv.
     """
-    return [*_numbers(metrics), *_codes(metrics), *_decoder(metrics), *_prior(metrics), *_training(history)]
+    return [
+        *_numbers(metrics),
+        *_codes(metrics),
+        *_codebook(metrics),
+        *_decoder(metrics),
+        *_prior(metrics),
+        *_training(history),
+    ]
 
 
 def _numbers(metrics: Metrics) -> Iterator[Finding]:
@@ -74,6 +83,17 @@ def _codes(metrics: Metrics) -> Iterator[Finding]:
             "costly code",
             f"the code costs {rate:.1f} nats but saves only {without - distortion:.1f} nats of distortion "
             f"({without:.1f} without it, {distortion:.1f} with it): raise objective.beta towards 1, or train longer",
+        )
+
+
+def _codebook(metrics: Metrics) -> Iterator[Finding]:
+    used, total = metrics.get("codes_used"), metrics.get("codes_total")
+    if used is not None and total is not None and used < FEW_CODES * metrics.get("codes_chances", total):
+        yield Finding(
+            "unused codes",
+            f"{used} of {total} codes are used: the codebook has collapsed, and the others are never trained; try "
+            f"model.posterior.codes={max(2, 2 * used)}, a larger model.posterior.groups, a lower training.learning_rate, "
+            "or model.posterior=fsq, which has no codebook to train",
         )
 
 
@@ -155,16 +175,16 @@ class Watch:
         self.topics: dict[str, Finding] = {}
 
     def news(self, model: Model, dataset: Dataset, pixels: Pixels, seed: int, history: Sequence[Row]) -> list[str]:
-        """Sentences for a log after a validation. Costs one encoder pass over at most 1,000 images; draws nothing."""
+        """Sentences for a log after a validation. Costs an encoder pass or two over at most 1,000 images; draws nothing."""
         metrics: Metrics = {}
         if isinstance(model, VAE):
-            use = latent_use(model, dataset.subset(torch.arange(min(len(dataset), SEEN_IMAGES))), pixels, seed)
-            metrics = {
-                "rate_nats": float(use.kl_nats.sum()),
-                "active_units": int(use.active.sum()),
-                "latent_dim": len(use.active),
-                "aggregate_kl_nats": use.aggregate_gap_nats,
-            }
+            seen = dataset.subset(torch.arange(min(len(dataset), SEEN_IMAGES)))
+            use = latent_use(model, seen, pixels, seed)
+            metrics = {"active_units": int(use.active.sum()), "latent_dim": len(use.active)}
+            if bool(use.kl_nats.isfinite().all()):
+                metrics["rate_nats"] = float(use.kl_nats.sum())
+            counted = code_use(model, seen, pixels, seed)
+            metrics |= counted.metrics() if counted else {"aggregate_kl_nats": use.aggregate_gap_nats}
         return self.heard(diagnose(metrics, history))
 
     def heard(self, findings: Sequence[Finding]) -> list[str]:

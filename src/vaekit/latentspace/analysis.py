@@ -54,7 +54,8 @@ def headline(use: LatentUse) -> list[tuple[str, str]]:
     has_prior = bool(use.kl_nats.isfinite().all())
     if has_prior:
         rows.append(("rate (KL of the posteriors)", f"{float(use.kl_nats.sum()):.2f} nats per image"))
-        rows.append(("aggregate posterior to prior", f"{use.aggregate_kl_nats:.2f} nats, as normals"))
+        if math.isfinite(use.aggregate_kl_nats):
+            rows.append(("aggregate posterior to prior", f"{use.aggregate_kl_nats:.2f} nats, as normals"))
     importance = use.kl_nats if has_prior else use.mean_variance
     for dim in sampling.most_used(importance.numpy(), MOST_NAMED):
         kl = f"KL {float(use.kl_nats[dim]):.2f} nats · " if has_prior else ""

@@ -159,7 +159,7 @@ def sampler_folder(run: Path, kind: str) -> Path:
 
 @torch.no_grad()
 def _prior_log_prob(trained: Trained, codes: Array) -> float | None:
-    if not isinstance(trained.model, VAE):
+    if not isinstance(trained.model, VAE) or trained.model.prior.discrete:  # a mass says nothing beside a density
         return None
     return float(trained.model.p().log_prob(torch.as_tensor(codes, device=trained.device)).double().mean())
 
