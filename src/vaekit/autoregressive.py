@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from vaekit.distributions import LOG_2PI, LatentDistribution
 
-# One transform stretches a number by at most e^2. An unbounded exponential overflows in the first steps of training, and
-# an inversion multiplies rounding errors by it in each of its D passes. More transforms, or the outer scale, reach further.
+# One map stretches a number by at most e^2. An unbounded exponential overflows in the first steps of training, and an
+# inversion multiplies rounding errors by it in each of its D passes. More maps, or the outer scale, reach further.
 MOST_LOG_SCALE = 2.0
 SPREAD_PAIRS = 64  # of noise and its negative, behind the spread of a flow: the mean square then errs by about a tenth
 
@@ -83,7 +83,7 @@ class MaskedNetwork(nn.Module):
         """The map at context h (*batch, context)."""
         return AutoregressiveMap(
             tuple(
-                (linear.weight * self.get_buffer(f"mask_{i}"), linear.bias + context(h))
+                (self.get_buffer(f"mask_{i}") * linear.weight, linear.bias + context(h))
                 for i, (linear, context) in enumerate(zip(self.linears, self.contexts, strict=True))
             )
         )

@@ -1,4 +1,4 @@
-"""Codes out of a finite set: z is `groups` vectors side by side, each one of the rows of a codebook (codes, D / groups).
+"""Codes out of a finite set: z is `groups` vectors side by side, each a row of a codebook (codes, D / groups).
 
 Both distributions here are with respect to counting measure over the rows: q is certain, p is uniform.
 """
