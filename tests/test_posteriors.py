@@ -426,7 +426,7 @@ def test_the_perplexity_of_a_known_assignment(counts, perplexity, used):
 
 def test_a_collapsed_codebook_is_told_and_a_used_one_is_not():
     few = CodeUse(torch.tensor([500] * 12 + [0] * 500)).metrics()
-    assert [f.text for f in diagnose(few)][0].startswith("12 of 512 codes are used: the codebook has collapsed")
+    assert next(f.text for f in diagnose(few)).startswith("12 of 512 codes are used: the codebook has collapsed")
     assert not diagnose(CodeUse(torch.tensor([10] * 400 + [0] * 112)).metrics())
     # ten choices cannot use 512 rows
     assert not diagnose(CodeUse(torch.tensor([1] * 10 + [0] * 502)).metrics())

@@ -55,6 +55,22 @@ class AutoregressiveMap(NamedTuple):
         return AutoregressiveMap(tuple((weight.detach(), offset.detach()) for weight, offset in self.layers))
 
 
+class MaskedLayer(nn.Module):
+    """A masked linear map of the numbers, plus a whole one of the context."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor, context: int) -> None:
+        super().__init__()
+        outputs, inputs = mask.shape
+        self.linear, self.context = nn.Linear(inputs, outputs), nn.Linear(context, outputs, bias=False)
+        self.register_buffer("mask", mask.float(), persistent=False)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Its weight (out, in) and its offset (*batch, out) at context h."""
+        return self.linear.weight * self.mask, self.linear.bias + self.context(h)
+
+
 class MaskedNetwork(nn.Module):
     """The weights behind an `AutoregressiveMap`: a network whose masks leave output d no path from inputs d and after.
 
@@ -67,26 +83,19 @@ class MaskedNetwork(nn.Module):
         order = torch.arange(1, dims + 1)
         order = order.flip(0) if reverse else order
         # a unit of degree k sees the first k numbers; those of degree 0 see the context alone
-        degrees = [order, *(torch.arange(width) * dims // width for width in widths), order.repeat(2)]
-        self.linears, self.contexts = nn.ModuleList(), nn.ModuleList()
-        for i in range(len(widths) + 1):
-            below, above = degrees[i], degrees[i + 1]
-            mask = above[:, None] >= below if i < len(widths) else above[:, None] > below
-            self.linears.append(nn.Linear(len(below), len(above)))
-            self.contexts.append(nn.Linear(context, len(above), bias=False))
-            self.register_buffer(f"mask_{i}", mask.float(), persistent=False)
-        for module in (self.linears[-1], self.contexts[-1]):
-            for weight in module.parameters():
-                nn.init.zeros_(weight)
+        below, layers = order, []
+        for width in widths:
+            degrees = torch.arange(width) * dims // width
+            layers.append(MaskedLayer(degrees[:, None] >= below, context))
+            below = degrees
+        layers.append(MaskedLayer(order.repeat(2)[:, None] > below, context))
+        for weight in layers[-1].parameters():
+            nn.init.zeros_(weight)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, h: Tensor) -> AutoregressiveMap:
         """The map at context h (*batch, context)."""
-        return AutoregressiveMap(
-            tuple(
-                (self.get_buffer(f"mask_{i}") * linear.weight, linear.bias + context(h))
-                for i, (linear, context) in enumerate(zip(self.linears, self.contexts, strict=True))
-            )
-        )
+        return AutoregressiveMap(tuple(layer(h) for layer in self.layers))
 
 
 class FlowNormal(LatentDistribution):

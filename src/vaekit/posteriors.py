@@ -93,7 +93,7 @@ class InverseAutoregressive(Flow):
 
 
 class MaskedAutoregressive(Flow):
-    """Masked autoregressive flow: the density of any code in one pass, drawing in latent_dim passes. arXiv:1705.07057"""
+    """Masked autoregressive flow: any code's density in one pass, drawing in latent_dim passes. arXiv:1705.07057"""
 
     family = MaskedFlowNormal
 
@@ -151,7 +151,7 @@ class VectorQuantised(Quantiser):
 
 
 class FiniteScalar(Quantiser):
-    """Each number rounded to one of a few values between -1 and 1, evenly spaced: nothing to learn, nothing to collapse.
+    """Each number rounded to one of a few values, evenly spaced from -1 to 1: no codebook to learn or to collapse.
 
     `levels` are the counts of values within a group, which is as long. Mentzer, Minnen, Agustsson & Tschannen 2023,
     arXiv:2309.15505

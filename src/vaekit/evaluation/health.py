@@ -43,14 +43,8 @@ def diagnose(metrics: Metrics, history: Sequence[Row] = ()) -> list[Finding]:
 
     `metrics` are those of metrics.json, with or without those of the quality table; `history` the rows of history.csv.
     """
-    return [
-        *_numbers(metrics),
-        *_codes(metrics),
-        *_codebook(metrics),
-        *_decoder(metrics),
-        *_prior(metrics),
-        *_training(history),
-    ]
+    judges = (_numbers, _codes, _codebook, _decoder, _prior)
+    return [*(finding for judge in judges for finding in judge(metrics)), *_training(history)]
 
 
 def _numbers(metrics: Metrics) -> Iterator[Finding]:
@@ -70,7 +64,7 @@ def _codes(metrics: Metrics) -> Iterator[Finding]:
             f"the code carries {rate:.2f} nats an image, so every image decodes to the same (posterior collapse): "
             "try objective.beta={kind: linear, over: 20}, a smaller objective.beta, or objective.free_bits=0.1",
         )
-    elif unused > UNUSED_SHARE * dims:
+    elif unused > UNUSED_SHARE * dims and "codes_used" not in metrics:  # else the codebook tells it better
         yield Finding(
             "unused dimensions",
             f"{unused} of {dims} dimensions are unused (posterior collapse): try objective.free_bits=0.1 or a slower β "
@@ -79,21 +73,26 @@ def _codes(metrics: Metrics) -> Iterator[Finding]:
         )
     without, distortion = metrics.get("distortion_without_code_nats"), metrics.get("distortion_nats")
     if without is not None and distortion is not None and rate >= LOWEST_RATE and without - distortion < rate:
+        remedy = "raise objective.beta towards 1"
+        if "codes_used" in metrics:
+            remedy = "choose fewer codes, levels or groups in model.posterior"  # a constant rate has no gradient
         yield Finding(
             "costly code",
             f"the code costs {rate:.1f} nats but saves only {without - distortion:.1f} nats of distortion "
-            f"({without:.1f} without it, {distortion:.1f} with it): raise objective.beta towards 1, or train longer",
+            f"({without:.1f} without it, {distortion:.1f} with it): {remedy}, or train longer",
         )
 
 
 def _codebook(metrics: Metrics) -> Iterator[Finding]:
-    used, total = metrics.get("codes_used"), metrics.get("codes_total")
-    if used is not None and total is not None and used < FEW_CODES * metrics.get("codes_chances", total):
+    if "codes_used" not in metrics:
+        return
+    used, total = metrics["codes_used"], metrics["codes_total"]
+    if used < FEW_CODES * metrics["codes_chances"]:
         yield Finding(
             "unused codes",
             f"{used} of {total} codes are used: the codebook has collapsed, and the others are never trained; try "
-            f"model.posterior.codes={max(2, 2 * used)}, a larger model.posterior.groups, a lower training.learning_rate, "
-            "or model.posterior=fsq, which has no codebook to train",
+            f"model.posterior.codes={max(2, 2 * used)}, a larger model.posterior.groups, a lower "
+            "training.learning_rate, or model.posterior=fsq, which has no codebook to train",
         )
 
 
@@ -175,7 +174,7 @@ class Watch:
         self.topics: dict[str, Finding] = {}
 
     def news(self, model: Model, dataset: Dataset, pixels: Pixels, seed: int, history: Sequence[Row]) -> list[str]:
-        """Sentences for a log after a validation. Costs an encoder pass or two over at most 1,000 images; draws nothing."""
+        """Sentences for a log after a validation. Costs a pass or two of the encoder over at most 1,000 images."""
         metrics: Metrics = {}
         if isinstance(model, VAE):
             seen = dataset.subset(torch.arange(min(len(dataset), SEEN_IMAGES)))
