@@ -22,7 +22,17 @@ LEVELS = {
     8: ["check", "training", "plots"],
     9: ["trained"],
     10: ["runs", "doctor", "inference", "sampling", "posthoc"],
-    11: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders"],
+    11: [
+        "latentspace",
+        "reconstructions",
+        "anomalies",
+        "compare",
+        "sweep",
+        "quality",
+        "loaders",
+        "selftest",
+        "disentanglement",
+    ],
     12: ["pictures"],
     13: ["cli"],
 }
@@ -87,6 +97,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.checkpoint
 import vaekit.evaluation.report, vaekit.evaluation.health, vaekit.evaluation.features
+import vaekit.evaluation.disentanglement
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -185,11 +185,11 @@ def test_halves_have_no_image_in_common_and_take_the_validation_set_only_where_n
     test = Dataset(torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1))
     validation = Dataset(torch.arange(100, 130, dtype=torch.uint8).view(-1, 1, 1, 1))
     first, second = held_out_halves(test, validation, 20, 0)
-    assert sorted(torch.cat([first, second]).flatten().tolist()) == list(range(40))
+    assert sorted(torch.cat([first.images, second.images]).flatten().tolist()) == list(range(40))
     first, second = held_out_halves(test, validation, 1000, 0)
-    both = torch.cat([first, second]).flatten().tolist()
+    both = torch.cat([first.images, second.images]).flatten().tolist()
     assert len(first) == len(second) == 35 and len(set(both)) == 70
-    assert not torch.equal(first, held_out_halves(test, validation, 1000, 1)[0])
+    assert not torch.equal(first.images, held_out_halves(test, validation, 1000, 1)[0].images)
     with pytest.raises(DataError, match="empty"):
         held_out_halves(test.subset(torch.arange(0)), validation, 10, 0)
 
@@ -257,7 +257,7 @@ def test_a_row_of_a_sampler_shows_what_the_sampler_draws(digits_run, tmp_path):
 
 def test_draws_are_of_the_likelihood_around_the_means(digits_run):
     trained = load(digits_run)
-    images = dataset_of(trained, "test", None).images
+    images = dataset_of(trained, "test", None)
     state = torch.get_rng_state()
     made = {name: source(200) for name, source in sources_of(trained, images, 0, drawn=True).items()}
     assert torch.equal(torch.get_rng_state(), state)

@@ -47,9 +47,9 @@ def _save_reconstructions(trained: Trained, dataset: Dataset, folder: Path, coun
     if len(dataset) == 0:
         raise DataError("the test set is empty, so there is nothing to reconstruct; give image files")
     chosen = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long()
-    images = dataset.images[chosen]
+    images = dataset.subset(chosen)
     decoded = trained.cropped(trained.reconstruct_prepared(images)).cpu().numpy()
-    rows = plots.reconstruction_rows(trained.cropped(images).numpy() / 255, decoded)
+    rows = plots.reconstruction_rows(trained.cropped(images.images).numpy() / 255, decoded)
     names = ["test image", "reconstruction", "difference"] * (len(rows) // 3)
     title = f"{len(images)} test images, decoded from their mean codes; differences are absolute"
     sheet = plots.labelled_grid(rows, title=title, row_labels=names)

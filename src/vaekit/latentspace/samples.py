@@ -10,6 +10,7 @@ import numpy as np
 
 from vaekit import plots, sampling
 from vaekit.checkpoint import save_array
+from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError
 from vaekit.latentspace.opened import Array, Made, OpenRun, as_floats
 from vaekit.models import VAE
@@ -46,7 +47,7 @@ def draw_samples(
     fitted = sampler_for(opened.folder, trained, sampler, training_codes, announce=announce)
     codes = fitted.sampler.sample(count, seed=seed, temperature=temperature)
     title = f"{count} samples from the {sampler} fitted to the aggregate posterior, temperature {temperature:g}"
-    return _sheet(opened, trained.decode(codes), title, sampler, arrays)
+    return _sheet(opened, trained.decode(codes, trained.labels_in_turn(count)), title, sampler, arrays)
 
 
 def forget_sampler(opened: OpenRun, sampler: str) -> None:
@@ -72,7 +73,9 @@ def draw_near(
     read = opened.read([image])
     centre = opened.codes(read.images)
     if spread is None:
-        codes = sampling.posterior_codes(opened.trained, read.images, count, temperature=temperature, seed=seed)[0]
+        codes = sampling.posterior_codes(
+            opened.trained, Dataset(read.images.cpu()), count, temperature=temperature, seed=seed
+        )[0]
         what = f"samples of q(z | x), temperature {temperature:g}"
     else:
         codes = sampling.codes_near(centre[0], count, scale=spread, seed=seed)

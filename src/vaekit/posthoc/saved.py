@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -161,7 +162,11 @@ def sampler_folder(run: Path, kind: str) -> Path:
 def _prior_log_prob(trained: Trained, codes: Array) -> float | None:
     if not isinstance(trained.model, VAE) or trained.model.prior.discrete:  # a mass says nothing beside a density
         return None
-    return float(trained.model.p().log_prob(torch.as_tensor(codes, device=trained.device)).double().mean())
+    p, z = trained.model.p_of_classes(), torch.as_tensor(codes, device=trained.device)
+    if not p.batch_shape:
+        return float(p.log_prob(z).double().mean())
+    each = p.log_prob(z[:, None]).double()  # (N, classes)
+    return float((each.logsumexp(1) - math.log(each.shape[1])).mean())
 
 
 def _identity(trained: Trained) -> dict[str, str]:
