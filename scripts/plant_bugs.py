@@ -71,10 +71,10 @@ BUGS = (
     Bug(
         "edge-bins",
         "the last grey value does not own its tail",
-        "distributions.py",
-        "upper = torch.where(x > 1 - half, F.logsigmoid(-below), inside)",
+        "logistics.py",
+        "upper = torch.where(k > steps - 0.5, F.logsigmoid(-below), inside)",
         "upper = inside",
-        "tables distributions",
+        "tables distributions likelihood_laws",
     ),
     Bug(
         "laplace-normaliser",

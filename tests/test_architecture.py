@@ -12,8 +12,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "vaekit"
 LEVELS = {
     0: ["errors", "distributions", "schedules", "noise", "convolutions"],
-    1: ["config", "trace", "parallel", "autoregressive", "codebooks"],
-    2: ["networks", "data", "checkpoint"],
+    1: ["config", "trace", "parallel", "autoregressive", "codebooks", "logistics"],
+    2: ["networks", "data", "checkpoint", "optimizer"],
     3: ["conditionals"],
     4: ["posteriors"],
     5: ["priors"],
@@ -31,6 +31,7 @@ LEVELS = {
         "quality",
         "loaders",
         "selftest",
+        "annealing",
         "disentanglement",
     ],
     12: ["pictures"],

@@ -15,7 +15,6 @@ from vaekit.distributions import (
     ContinuousBernoulliImage,
     CrossEntropyImage,
     DiagonalNormal,
-    DiscretisedLogisticImage,
     GaussianImage,
     HyperbolicImage,
     ImageDistribution,
@@ -23,6 +22,7 @@ from vaekit.distributions import (
     LogBesselK1,
     kl_per_dim_of,
 )
+from vaekit.logistics import DiscretisedLogisticImage
 from vaekit.trace import Latent, kl
 
 

@@ -228,7 +228,7 @@ def test_bits_per_dim_is_nats_over_ln2_dims_and_only_where_it_exists():
     assert "bits_per_dim" not in evaluate_model(density, data, Pixels(), samples=5).metrics
     dequantised = evaluate_model(density, data, Pixels(dequantization=True), samples=5).metrics
     assert dequantised["bits_per_dim"] == pytest.approx(dequantised["nll_nats"] / (30 * math.log(2)) + 8)
-    assert bits_offset("none", False) is None
+    assert bits_offset("none", Pixels()) is None
 
 
 def test_padding_does_not_count_as_dimensions():
@@ -276,7 +276,10 @@ def test_an_autoencoder_has_distortion_but_no_bounds():
 
 def test_what_one_image_or_one_sample_cannot_say_is_left_out(model):
     """And all that is said is a number: no NaN reaches a report or the screen."""
-    of_images = {"nll_se_nats", "active_units", "aggregate_kl_nats"}
+    of_images = {"nll_se_nats", "active_units", "aggregate_kl_nats", "information_images", "information_codes"}
+    parts = ("mutual_information", "aggregate_kl_mc", "total_correlation", "dimension_kl")
+    of_images |= {f"{part}_{ending}" for part in parts for ending in ("nats", "se_nats")}
+    of_images |= {"mutual_information_ceiling_nats", "mutual_information_saturated"}
     of_samples = {"nll_sampling_se_nats"}
     whole = evaluate_model(model, Dataset(images(5)), DYNAMIC, samples=4).metrics
     assert (of_images | of_samples) <= whole.keys()

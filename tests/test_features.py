@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -244,6 +245,25 @@ def test_a_sampler_is_a_row_fitted_once_and_others_only_where_asked_for(digits_r
     assert "mixture_samples" not in rows()
     answer = vaekit("quality", run, "--sampler", "mixtur")
     assert answer.code == 2 and "did you mean 'mixture'" in answer.err and answer.err.count("\n") == 1
+
+
+def test_a_saved_sampler_whose_package_is_gone_costs_its_row_alone(digits_run, vaekit, tmp_path, monkeypatch):
+    pytest.importorskip("zuko")
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    assert vaekit("sample", run, "--sampler", "flow", "--count", 4).code == 0
+    whole = vaekit("quality", run, "--count", 40)
+    assert "flow samples" in whole.out and "unavailable" not in whole.out
+    monkeypatch.setitem(sys.modules, "zuko", None)
+    answer = vaekit("quality", run, "--count", 40)
+    assert answer.code == 0, answer.err
+    (line,) = (line for line in answer.out.splitlines() if "flow samples" in line)
+    assert "unavailable, needs zuko" in line
+    same = [line for line in whole.out.splitlines() if line.split()[:1] in (["real"], ["prior"], ["mixture"])]
+    assert len(same) == 3 and [line.split() for line in same] == [
+        line.split() for line in answer.out.splitlines() if line.split()[:1] in (["real"], ["prior"], ["mixture"])
+    ]
+    asked = vaekit("quality", run, "--count", 40, "--sampler", "flow")
+    assert asked.code == 2 and "vaekit[flows]" in asked.err and asked.err.count("\n") == 1
 
 
 def test_a_row_of_a_sampler_shows_what_the_sampler_draws(digits_run, tmp_path):

@@ -138,7 +138,7 @@ def test_compression_is_input_over_code_in_values_and_in_bits():
     assert discrete.bits(-60 * math.log(2)) == pytest.approx(60)
     binary = coding_of(Fake("bernoulli", Pixels("dynamic")))
     assert binary.input_bits == 60  # a 0/1 pixel is one bit: eight would flatter the model
-    four = coding_of(Fake(Part("discretised-logistic", {"bits": 4}), Pixels()))
+    four = coding_of(Fake(Part("discretised-logistic", {"bits": 4}), Pixels(bits=4)))
     assert four.input_bits == 4 * 60
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from vaekit import build, distributions, trace
-from vaekit.distributions import DiagonalNormal, DiscretisedLogisticImage, GaussianImage
+from vaekit.distributions import DiagonalNormal, GaussianImage
 from vaekit.evaluation import likelihood
+from vaekit.logistics import DiscretisedLogisticImage
 from vaekit.noise import BlockNoise
 from vaekit.schedules import cosine
 from vaekit.selftest import bounds, durability, linear_gaussian

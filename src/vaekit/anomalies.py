@@ -172,7 +172,10 @@ def _picture(trained: Trained, ranking: list[Ranked], reference: Array, stranges
         for entry in shown
     ]
     stacks = np.stack([strangest.kept[entry.name][1] for entry in shown])
-    titles = (f"the {len(shown)} least expected of {len(ranking):,} images; below each its reconstruction",)
+    which = f"the {len(shown)} least expected of {len(ranking):,} images"
+    if len(shown) == len(ranking):
+        which = f"{plots.counted(len(shown), 'image')}, the least expected first"
+    titles = (f"{which}; below each its reconstruction",)
     return plots.stacked([histogram, plots.captioned_sheet(stacks, captions, titles=titles)])
 
 

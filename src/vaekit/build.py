@@ -56,6 +56,7 @@ LIKELIHOODS: Mapping[str, type[Likelihood]] = {
     "laplace": conditionals.Laplace,
     "charbonnier": conditionals.Charbonnier,
     "discretised-logistic": conditionals.DiscretisedLogistic,
+    "discretised-logistic-mixture": conditionals.DiscretisedLogisticMixture,
 }
 OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "elbo": objectives.elbo,

@@ -18,7 +18,7 @@ from vaekit.config.load import Problem, option_problems
 from vaekit.config.schema import Config, Part
 from vaekit.config.schema import Schedule as ScheduleSpec
 from vaekit.data.sources import SOURCES
-from vaekit.distributions import DiscretisedLogisticImage, ImageDistribution
+from vaekit.distributions import ImageDistribution
 from vaekit.errors import ConfigError, suggest
 from vaekit.schedules import ScheduleValue
 
@@ -111,6 +111,32 @@ def _likelihood_problems(config: Config, family: type[ImageDistribution]) -> Ite
         )
     if family.base_measure != "binary" and binary:
         yield where, f"data.binarize={config.data.binarize} gives 0/1 pixels; use bernoulli, or data.binarize=none"
-    discrete = family is DiscretisedLogisticImage
+    discrete = family.base_measure.startswith("discrete")
     if config.data.dequantize and (binary or discrete or not family.is_likelihood):
         yield ("data", "dequantize"), f"dequantised values are for densities such as gaussian, not for '{kind}'"
+    yield from _bits_problems(config, discrete)
+    if config.model.likelihood.options.get("coupling") is True and _channels(config) == 1:
+        yield (
+            (*where, "coupling"),
+            "coupling ties the colours of a pixel but these images have one channel; leave it out",
+        )
+
+
+def _bits_problems(config: Config, discrete: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+    data, part = config.data.bits, config.model.likelihood
+    if data != 8 and config.data.binarize != "none":
+        yield ("data", "bits"), f"data.binarize={config.data.binarize} makes every value one bit; leave data.bits out"
+    elif discrete:
+        described = part.options.get("bits", 8)
+        if isinstance(described, int) and described != data:
+            yield (
+                ("model", "likelihood", "bits"),
+                f"'{part.kind}' describes values of {described} bits but data.bits={data}; set data.bits={described}, "
+                f"or model.likelihood.bits={data}",
+            )
+
+
+def _channels(config: Config) -> int | None:
+    """Of the images; None where only the files know."""
+    shape = SOURCES[config.data.source].shape if config.data.source in SOURCES else None
+    return config.data.channels or (shape[0] if shape else None)

@@ -68,6 +68,8 @@ class UniformCodes(LatentDistribution):
     uniform choice sharper, so it has none.
     """
 
+    has_rsample = False
+
     def __init__(self, codebook: Tensor, groups: int, nats_per_dim: Tensor) -> None:
         self.codebook, self.groups, self.nats_per_dim = codebook, groups, nats_per_dim
         super().__init__(torch.Size(), torch.Size([groups * codebook.shape[1]]), validate_args=False)

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.config.schema import Count, Positive
+from vaekit.config.schema import Bits, Count, Positive
 from vaekit.distributions import (
     BernoulliImage,
     ContinuousBernoulliImage,
     CrossEntropyImage,
-    DiscretisedLogisticImage,
     GaussianImage,
     HyperbolicImage,
     ImageDistribution,
@@ -27,6 +26,7 @@ from vaekit.distributions import (
     OptimalScaleImage,
     optimal_log_scale,
 )
+from vaekit.logistics import DiscretisedLogisticImage, LogisticMixtureImage
 from vaekit.networks import Shape, full_precision
 
 NetworkFor = Callable[[int], nn.Module]
@@ -74,9 +74,11 @@ class Likelihood(Conditional):
     family: ClassVar[type[ImageDistribution]]
     network_for: NetworkFor
 
-    def __init__(self, network_for: NetworkFor, shape: Shape, outputs: int = 1) -> None:
-        super().__init__(network_for(outputs * shape[0]))
-        self.outputs, self.shape = outputs, shape
+    def __init__(self, network_for: NetworkFor, shape: Shape, outputs: int = 1, shared: int = 0) -> None:
+        """`outputs` numbers for each value of an image, and `shared` ones for each pixel."""
+        numbers = outputs * shape[0] + shared
+        super().__init__(network_for(numbers))
+        self.numbers, self.outputs, self.shape = numbers, outputs, shape
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """The distribution of images decoded from z; `context` broadcasts to its batch."""
@@ -84,12 +86,22 @@ class Likelihood(Conditional):
         if context is not None:
             context = context.expand(lead).flatten()
         values = self.parameters_of(z.flatten(0, -2) if len(lead) > 1 else z, context)
-        return self.distribution(values.reshape(*lead, self.outputs, *self.shape).unbind(len(lead)))
+        return self.decoded(values.reshape(*lead, self.numbers, *self.shape[1:]))
+
+    def decoded(self, values: Tensor) -> Distribution:
+        """From all that the network said of each pixel, (*lead, numbers, H, W)."""
+        parameters = values.unflatten(-3, (self.outputs, self.shape[0]))
+        return self.distribution(parameters.unbind(-4))
 
     def distribution(self, parameters: tuple[Tensor, ...]) -> Distribution:
         """From `outputs` tensors (*lead, C, H, W)."""
         (loc,) = parameters
         return self.family(loc, validate_args=False)
+
+    @property
+    def base_measure(self) -> str:
+        """What the densities are with respect to: `binary`, `discrete-256`, `density` on [0, 1], or `none`."""
+        return self.family.base_measure
 
     def calibrate(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fix what is estimated from (x, decoded mean) pairs of the training set. Most have nothing to fix."""
@@ -207,7 +219,7 @@ class Charbonnier(_Scaled):
 
 
 class DiscretisedLogistic(_Scaled):
-    """256 grey values, each with the mass of a logistic between its neighbours. arXiv:1606.04934"""
+    """2^bits grey values, each with the mass of a logistic over its cell. arXiv:1606.04934"""
 
     family = DiscretisedLogisticImage
 
@@ -218,11 +230,56 @@ class DiscretisedLogistic(_Scaled):
         *,
         scale: Literal["fixed", "scalar", "pixel"] = "pixel",
         initial_scale: Positive = 0.1,
-        bits: Count = 8,
+        bits: Bits = 8,
     ) -> None:
         super().__init__(network_for, shape, scale, initial_scale)
         self.bits = bits
         self.floor, self.ceiling = DISCRETISED_LOG_SCALE
 
+    @property
+    def base_measure(self) -> str:
+        return f"discrete-{2**self.bits}"
+
     def located(self, loc: Tensor, log_scale: Tensor) -> Distribution:
         return DiscretisedLogisticImage(loc, log_scale, self.bits, validate_args=False)
+
+
+class DiscretisedLogisticMixture(Likelihood):
+    """2^bits grey values from a mixture of logistics, one choice of component for the channels of a pixel.
+
+    `coupling` lets green lean on red and blue on both, by coefficients within ±1; it does nothing to one channel.
+    Salimans et al. 2017, arXiv:1701.05517
+    """
+
+    family = LogisticMixtureImage
+
+    def __init__(
+        self,
+        network_for: NetworkFor,
+        shape: Shape,
+        *,
+        components: Count = 5,
+        coupling: bool = True,
+        initial_scale: Positive = 0.1,
+        bits: Bits = 8,
+    ) -> None:
+        pairs = shape[0] * (shape[0] - 1) // 2 if coupling else 0
+        super().__init__(network_for, shape, outputs=2 * components, shared=(1 + pairs) * components)
+        self.components, self.pairs, self.bits = components, pairs, bits
+        self.log_scale = nn.Parameter(torch.tensor(math.log(initial_scale)))
+        # components that begin alike would stay alike for long; so an untrained network says every grey alike
+        spread = (torch.arange(components) + 0.5) / components
+        self.register_buffer("centres", spread.view(-1, 1, 1, 1), persistent=False)
+        self.centres: Tensor
+
+    @property
+    def base_measure(self) -> str:
+        return f"discrete-{2**self.bits}"
+
+    def decoded(self, values: Tensor) -> Distribution:
+        count, located = self.components, self.components * self.shape[0]
+        logits, loc, log_scale, coupling = values.split([count, located, located, count * self.pairs], -3)
+        log_scale = (self.log_scale + log_scale.unflatten(-3, (count, -1))).clamp(*DISCRETISED_LOG_SCALE)
+        ties = coupling.unflatten(-3, (count, self.pairs)).tanh() if self.pairs else None
+        loc = self.centres + loc.unflatten(-3, (count, -1))
+        return LogisticMixtureImage(logits, loc, log_scale, ties, self.bits, validate_args=False)

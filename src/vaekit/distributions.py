@@ -151,7 +151,7 @@ class ImageDistribution(Distribution):
         super().__init__(loc.shape[:-3], loc.shape[-3:], validate_args)
 
     def pixel_log_prob(self, x: Tensor) -> Tensor:
-        """log p of each value: (*batch, C, H, W), nats."""
+        """log p of each value, or of a pixel whose channels depend on each other: (*batch, C or 1, H, W), nats."""
         raise NotImplementedError
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -167,6 +167,16 @@ class ImageDistribution(Distribution):
         shape = self._extended_shape(sample_shape)
         tiny = torch.finfo(self.loc.dtype).tiny
         return torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).clamp_min(tiny)
+
+
+def refusal(px: Distribution, x: Tensor) -> str | None:
+    """Why some of these images (B, C, H, W) are outside the support, in words; None where none is."""
+    support: Any = px.support  # torch says it may be None
+    inside = support.check(x)
+    if bool(inside.all()):
+        return None
+    low, high, count = float(x.min()), float(x.max()), int((~inside).sum())
+    return f"{count} of {len(x)} images have values that it does not describe (they go from {low:.3g} to {high:.3g})"
 
 
 class BernoulliImage(ImageDistribution):
@@ -320,50 +330,6 @@ class HyperbolicImage(GaussianImage):
         low, high = cdf[right - 1], cdf[right]
         share = ((u - low) / (high - low).clamp_min(1e-300)).clamp(0, 1)
         return self.loc + (grid[right - 1] + share * (grid[right] - grid[right - 1])).to(self.loc.dtype)
-
-
-class DiscretisedLogisticImage(GaussianImage):
-    """A logistic integrated over each of 2^bits grey values; the first and last value own the tails.
-
-    Kingma et al. 2016, arXiv:1606.04934; Salimans et al. 2017, arXiv:1701.05517
-    """
-
-    support = constraints.independent(constraints.unit_interval, 3)
-    base_measure = "discrete-256"
-
-    def __init__(self, loc: Tensor, log_scale: Tensor, bits: int = 8, validate_args: bool | None = None) -> None:
-        self.steps = 2**bits - 1
-        self.base_measure = f"discrete-{2**bits}"
-        super().__init__(loc, log_scale, validate_args)
-
-    def pixel_log_prob(self, x: Tensor) -> Tensor:
-        inverse_scale = (-self.log_scale).exp()
-        half = 0.5 / self.steps
-        above = (x + half - self.loc) * inverse_scale
-        below = (x - half - self.loc) * inverse_scale
-        # s(a) - s(b) = s(a) s(-b) (1 - e^(b - a)) exactly, so no difference of two nearly equal numbers in a tail
-        width = torch.log(-torch.expm1(-inverse_scale / self.steps))
-        inside = F.logsigmoid(above) + F.logsigmoid(-below) + width
-        upper = torch.where(x > 1 - half, F.logsigmoid(-below), inside)
-        return torch.where(x < half, F.logsigmoid(above), upper)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean: a sum of P(X >= k) over grey values.
-
-        For many of them, the integral of which that sum is the midpoint rule: at most half a grey value off.
-        """
-        scale = self.log_scale.exp()
-        if self.steps < 16:
-            edges = (torch.arange(self.steps, dtype=self.loc.dtype, device=self.loc.device) + 0.5) / self.steps
-            return torch.sigmoid((self.loc.unsqueeze(-1) - edges) / scale.unsqueeze(-1)).mean(-1)
-        return scale * (F.softplus(self.loc / scale) - F.softplus((self.loc - 1) / scale))
-
-    @torch.no_grad()
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        u = self._uniform(sample_shape)
-        value = self.loc + self.log_scale.exp() * (torch.log(u) - torch.log1p(-u))
-        return (value.clamp(0, 1) * self.steps).round() / self.steps
 
 
 class OptimalScaleImage(ImageDistribution):

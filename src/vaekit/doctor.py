@@ -15,6 +15,7 @@ from vaekit.config.schema import Config
 from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits, load_splits
 from vaekit.data.pixels import Pixels
+from vaekit.distributions import refusal
 from vaekit.models import VAE, Model
 from vaekit.trace import terms
 from vaekit.training.device import choose_device
@@ -103,21 +104,21 @@ def _model(config: Config, splits: Splits) -> Iterator[Finding]:
 
 
 def _activation_bytes(model: Model, shape: tuple[int, int, int]) -> float:
-    """What one image leaves in memory between forward and backward, by adding up what the layers give."""
-    total = 0
+    """What one image leaves in memory between forward and backward: what autograd keeps, the density's part too."""
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    kept: dict[int, int] = {}
 
-    def count(module: torch.nn.Module, inputs: object, output: object) -> None:
-        nonlocal total
-        if isinstance(output, torch.Tensor) and not list(module.children()):
-            total += output.numel() * output.element_size()
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
 
-    hooks = [module.register_forward_hook(count) for module in model.modules()]
-    with torch.no_grad():
-        context = torch.zeros(2, dtype=torch.int64) if model.classes else None
-        model(torch.zeros(2, *shape), context=context)
-    for hook in hooks:
-        hook.remove()
-    return total  # two images, and about as much again for what autograd keeps
+    context = torch.zeros(2, dtype=torch.int64) if model.classes else None
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        trace = model(torch.zeros(2, *shape), context=context)
+        total = sum(kept.values()) if trace.log_px.requires_grad else 0  # while the trace still holds them
+    return total / 2 * 1.5  # of two images; the backward pass adds gradients as it frees
 
 
 def _free_bytes(config: Config) -> float:
@@ -151,10 +152,12 @@ def _objective(config: Config, splits: Splits) -> Iterator[Finding]:
     context = splits.train.context(x.device)[indices] if model.classes else None
     trace = model(x, context=context)
     values = terms(trace)
-    supported = bool(trace.px.support.check(x).all())
-    verdict: Literal["ok", "problem"] = "ok" if supported and bool(torch.isfinite(values["elbo"])) else "problem"
+    refused = refusal(trace.px, x)
+    verdict: Literal["ok", "problem"] = "ok" if refused is None and bool(torch.isfinite(values["elbo"])) else "problem"
     distortion, rate = float(values["distortion"]), float(values["rate"])
-    yield Finding(verdict, "first batch", f"distortion {distortion:.1f} nats, rate {rate:.2f} nats, before training")
+    text = f"distortion {distortion:.1f} nats, rate {rate:.2f} nats, before training"
+    text += f"; {config.model.likelihood.kind} does not fit: {refused}" if refused else ""
+    yield Finding(verdict, "first batch", text)
     schedule = build_learning_rate(config.training, batches.steps_per_epoch, steps)
     rates = [float(schedule(torch.tensor(at))) for at in (0, steps // 2, steps - 1)]
     yield Finding("ok", "learning rate", "first, middle, last step: " + ", ".join(f"{rate:.3g}" for rate in rates))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vaekit.data.store import find_images
 from vaekit.errors import DataError
-from vaekit.evaluation.evaluate import base_measure, bits_offset
+from vaekit.evaluation.evaluate import bits_offset
 from vaekit.evaluation.likelihood import Bounds, bounds_of_each
 from vaekit.evaluation.quality import psnr, ssim
 from vaekit.models import VAE
@@ -61,14 +61,16 @@ class Scored(NamedTuple):
 class Coding:
     """What a model makes of an image as a code: how many values go in, how many come out, in which bits.
 
-    `input_bits` is values times the bits of one value as the likelihood counts them: 8 of a grey value, 1 of a 0/1
-    pixel. None, with the reason, where the ELBO implies no length of a code.
+    `input_bits` is values times the bits of one value as the likelihood counts them: 8 of a grey value (or data.bits),
+    1 of a 0/1 pixel. None, with the reason, where the ELBO implies no length of a code.
     """
 
     input_values: int
     latent_values: int
     input_bits: int | None
-    offset: float  # bits to add to those of the ELBO: a density over dequantised values is 256 times a probability each
+    offset: (
+        float  # bits to add to those of the ELBO: a density over dequantised values is 2^bits times a probability each
+    )
     reason: str = ""
 
     @property
@@ -93,8 +95,8 @@ def coding_of(trained: Trained) -> Coding:
     """The sizes that a compression ratio is made of. The values counted are those without padding."""
     channels, height, width = trained.shape
     values, likelihood = channels * math.prod(trained.content_size), trained.model.likelihood
-    measure = base_measure(likelihood)
-    per_value = bits_offset(measure, trained.pixels.dequantization)
+    measure = likelihood.base_measure
+    per_value = bits_offset(measure, trained.pixels)
 
     def without(reason: str) -> Coding:
         return Coding(values, trained.latent_dim, None, 0.0, reason)
@@ -105,9 +107,9 @@ def coding_of(trained: Trained) -> Coding:
         return without("the model's loss is no likelihood, so it implies no bits")
     if per_value is None:
         return without("a density of pixels that were not dequantised implies no bits; see data.dequantize")
-    levels = 2 if measure == "binary" else 256 if measure == "density" else int(measure.removeprefix("discrete-"))
+    depth = 1 if measure == "binary" else trained.pixels.bits
     offset = per_value * channels * height * width  # padding is part of what the density describes
-    return Coding(values, trained.latent_dim, values * round(math.log2(levels)), offset)
+    return Coding(values, trained.latent_dim, values * depth, offset)
 
 
 class Scorer:

@@ -51,13 +51,13 @@ def _save_reconstructions(trained: Trained, dataset: Dataset, folder: Path, coun
     decoded = trained.cropped(trained.reconstruct_prepared(images)).cpu().numpy()
     rows = plots.reconstruction_rows(trained.cropped(images.images).numpy() / 255, decoded)
     names = ["test image", "reconstruction", "difference"] * (len(rows) // 3)
-    title = f"{len(images)} test images, decoded from their mean codes; differences are absolute"
+    title = f"{plots.counted(len(images), 'test image')}, decoded from mean codes; differences are absolute"
     sheet = plots.labelled_grid(rows, title=title, row_labels=names)
     return plots.save_picture(sheet, folder / "grids" / "recon_grid.png")
 
 
 def _save_samples(trained: Trained, folder: Path, count: int, temperature: float, seed: int) -> Path:
     means = trained.sample_means(count, temperature=temperature, seed=seed).clamp(0, 1).cpu().numpy()
-    title = f"{count} samples from the prior, temperature {temperature:g}"
+    title = f"{plots.counted(count, 'sample')} from the prior, temperature {temperature:g}"
     grid = plots.labelled_grid(plots.rows_of(means, min(10, count)), title=title)
     return plots.save_picture(grid, folder / "samples" / "prior_samples.png")

@@ -177,7 +177,7 @@ class FiniteScalar(Quantiser):
         self.strides: Tensor
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Quantised:
-        # every value gets an equal share of (-1/2, levels - 1/2); where the sigmoid rounds to 1, the last may not be passed
+        # every value gets an equal share of (-1/2, levels - 1/2), whose ends a sigmoid may round to
         place = self.levels * torch.sigmoid(self.parameters_of(x, context)) - 0.5
         rounded = torch.minimum(place.detach().round(), self.levels - 1)
         z = (rounded + (place - place.detach())) * (2 / (self.levels - 1)) - 1

@@ -22,7 +22,7 @@ from vaekit.evaluation.report import write_quality
 from vaekit.evaluation.score import Score, Source, score_metrics, score_sources
 from vaekit.models import VAE
 from vaekit.noise import BlockNoise, derived_seed
-from vaekit.posthoc import SAMPLERS, sampler_folder, sampler_for, sampler_named
+from vaekit.posthoc import SAMPLERS, lacking, sampler_folder, sampler_for, sampler_named
 from vaekit.runs import run_folder
 from vaekit.trained import BATCH, Trained, load
 
@@ -32,12 +32,16 @@ FITTED = "mixture"  # of the samplers, the one that is quick enough to be fitted
 
 @dataclass(frozen=True)
 class Quality:
-    """The table, what compared the images, the flat metrics that were written, and where the table is."""
+    """The table, what compared the images, the flat metrics that were written, and where the table is.
+
+    `unavailable`: sources that could not be had, and what they need.
+    """
 
     rows: list[Score]
     extractor: str
     metrics: dict[str, Any]
     path: Path
+    unavailable: dict[str, str]
 
 
 def quality(
@@ -46,7 +50,7 @@ def quality(
     count: int = 2000,
     seed: int = 0,
     sources: Mapping[str, Source] | None = None,
-    samplers: Sequence[str] = (),
+    samplers: Sequence[str] | None = (),
     drawn: bool = False,
     weights: Path | None = None,
     which: str = "best",
@@ -59,13 +63,17 @@ def quality(
     The test set is cut in two: one part is what all are compared with, the other is the row of real images and what
     is reconstructed, for a set that is compared with its own reconstructions looks better than real. Images are
     decoded means, as everywhere; `drawn` adds rows of draws from p(x | z). `samplers` are samplers of the aggregate
-    posterior, each a row: the one saved with the run, or fitted now. `sources` are further rows by name: a function
-    of a count that gives images (N, C, H, W) in [0, 1]. Every row has `count` images, fewer where the data has not as
+    posterior, each a row: the one saved with the run, or fitted now; None for the mixture and what else is
+    saved, as far as the packages that they need are installed. `sources` are further rows by name: a function of a
+    count that gives images (N, C, H, W) in [0, 1]. Every row has `count` images, fewer where the data has not as
     many, since distances depend on it. Written to reports/quality.csv and among the metrics. ConfigError for an
     unknown sampler.
     """
     if weights is not None and not weights.is_dir():
         raise ConfigError(f"--weights {weights} is no folder; give the folder that holds the weight files")
+    unavailable: dict[str, str] = {}
+    if samplers is None:
+        samplers, unavailable = usual_samplers(run)
     for kind in samplers:
         sampler_named(kind)
     trained = load(run, which=which, device=device)
@@ -78,7 +86,7 @@ def quality(
         splits.train, splits.facts["fingerprint"], size, weights=weights, device=trained.device, announce=announce
     )
     fitted = {
-        f"{kind}_samples": sampled(trained, run_folder(Path(run)), kind, splits.train, seed, announce)
+        _row(kind): sampled(trained, run_folder(Path(run)), kind, splits.train, seed, announce)
         for kind in dict.fromkeys(samplers)
     }
     every = {**sources_of(trained, other, seed, drawn), **fitted, **(sources or {})}
@@ -97,12 +105,20 @@ def quality(
         metrics["quality_proxy_accuracy"] = share
     if extractor.sha256:
         metrics["quality_weights_sha256"] = extractor.sha256
-    return Quality(rows, extractor.about, metrics, write_quality(run_folder(Path(run)), rows, metrics))
+    path = write_quality(run_folder(Path(run)), rows, metrics)
+    return Quality(rows, extractor.about, metrics, path, unavailable)
 
 
-def usual_samplers(run: str | Path) -> list[str]:
-    """The mixture, and what else the run keeps a fit of."""
-    return [kind for kind in SAMPLERS if kind == FITTED or sampler_folder(run_folder(Path(run)), kind).is_dir()]
+def usual_samplers(run: str | Path) -> tuple[list[str], dict[str, str]]:
+    """The mixture and what else the run keeps a fit of; and rows of these that a package is missing for, with why."""
+    kinds = [kind for kind in SAMPLERS if kind == FITTED or sampler_folder(run_folder(Path(run)), kind).is_dir()]
+    missing = {kind: package for kind in kinds if (package := lacking(kind))}
+    unavailable = {_row(kind): f"unavailable, needs {package}" for kind, package in missing.items()}
+    return [kind for kind in kinds if kind not in missing], unavailable
+
+
+def _row(kind: str) -> str:
+    return f"{kind}_samples"
 
 
 def sources_of(trained: Trained, data: Dataset, seed: int, drawn: bool = False) -> dict[str, Source]:

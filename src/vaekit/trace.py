@@ -27,7 +27,7 @@ class Latent(NamedTuple):
 class Trace(NamedTuple):
     """One pass over a batch; all that an objective may look at."""
 
-    x: Tensor  # (B, C, H, W), float32 in [0, 1]: 8-bit value k is k/255
+    x: Tensor  # (B, C, H, W), float32 in [0, 1]: value k of b bits is k / (2^b - 1)
     latents: tuple[Latent, ...]  # flat VAE: one; top-down VAE: one per level; plain autoencoder: none
     px: Distribution  # p(x | z): batch (S, B), event = image shape
     log_px: Tensor  # (S, B), log p(x | z) in nats: computed once, read by the objective and by the log

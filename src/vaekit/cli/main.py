@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import (
+    ais_command,
     compare_commands,
     console,
     data_commands,
@@ -36,6 +37,7 @@ app.add_typer(latent_commands.app)
 app.add_typer(inference_commands.app)
 app.add_typer(compare_commands.app)
 quality_commands.register(app)
+ais_command.register(app)
 disentanglement_commands.register(app)
 selftest_command.register(app)
 
@@ -81,7 +83,7 @@ def evaluate(
     device: Device = "auto",
     data_dir: DataDir = None,
 ) -> None:
-    """ELBO, importance-weighted bound, bits/dim, PSNR, SSIM, MS-SSIM, LPIPS, active units, and a diagnosis."""
+    """ELBO, importance-weighted bound, bits/dim, mutual information, PSNR, SSIM, LPIPS, active units, a diagnosis."""
     from vaekit.evaluation.evaluate import headline
     from vaekit.runs import evaluate as evaluate_run
     from vaekit.runs import health, run_folder

@@ -163,7 +163,9 @@ def _shown(label: str, model: Trained, originals: Originals, metrics: Mapping[st
     codes = None if isinstance(model.model, VAE) else codes_of(model, dataset_of(model, "train", data_dir), CODES)[0]
     source, samples = samples_of(model, codes, IMAGES * SAMPLE_ROWS)
     numbers = [
-        f"{name} {metrics[key]:.2f}" for key, name in (("nll_nats", "NLL"), ("elbo_nats", "ELBO")) if key in metrics
+        f"{name} {metrics[key]:.2f} nats"
+        for key, name in (("nll_nats", "NLL"), ("elbo_nats", "ELBO"))
+        if key in metrics
     ]
     title = " · ".join([label, *numbers, f"PSNR {metrics['psnr_db']:.2f} dB"]).replace(" -", " −")
     return Shown(title, reconstructions(model, *originals), source, samples)

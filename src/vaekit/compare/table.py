@@ -26,9 +26,11 @@ ROWS = (
     Row("nll_nats", "NLL, importance-weighted (nats)", "{:.2f}"),
     Row("nll_se_nats", "its standard error (nats)", "{:.2f}"),
     Row("nll_samples", "its K", "{}"),
+    Row("ais_nats", "log p(x), annealed, on fewer images (nats)", "{:.2f}"),
     Row("elbo_nats", "ELBO (nats)", "{:.2f}"),
     Row("distortion_nats", "distortion (nats)", "{:.2f}"),
     Row("rate_nats", "rate, KL (nats)", "{:.2f}"),
+    Row("mutual_information_nats", "of it, mutual information (nats)", "{:.2f}"),
     Row("bits_per_dim", "bits per dimension", "{:.3f}"),
     Row("psnr_db", "PSNR of reconstructions (dB)", "{:.2f}"),
     Row("ssim", "SSIM of reconstructions", "{:.3f}"),
@@ -44,7 +46,7 @@ ROWS = (
     Row("images", "test images", "{:,}"),
     Row("checkpoint", "checkpoint", "{}"),
 )
-IN_A_MEASURE = frozenset({"nll_nats", "nll_se_nats", "elbo_nats", "distortion_nats", "bits_per_dim"})
+IN_A_MEASURE = frozenset({"nll_nats", "nll_se_nats", "ais_nats", "elbo_nats", "distortion_nats", "bits_per_dim"})
 
 
 @dataclass(frozen=True)
@@ -123,4 +125,5 @@ def _measure(metrics: Mapping[str, Any]) -> str:
         return f"{measure}, no likelihood"
     if measure == "binary":
         return f"binary ({metrics.get('binarization')})"
-    return f"{measure}, dequantised" if metrics.get("dequantization") else str(measure)
+    depth = f" of {metrics['data_bits']} bits" if measure == "density" and metrics.get("data_bits", 8) != 8 else ""
+    return f"{measure}{depth}, dequantised" if metrics.get("dequantization") else f"{measure}{depth}"

@@ -26,6 +26,7 @@ class Range:
 
 
 Count = Annotated[int, Range(ge=1)]
+Bits = Annotated[int, Range(ge=1, le=8)]
 Index = Annotated[int, Range(ge=0)]
 Positive = Annotated[float, Range(gt=0)]
 NotNegative = Annotated[float, Range(ge=0)]
@@ -89,7 +90,8 @@ class DataConfig:
     pad: Size | None = None  # pad with black to this, after resizing: MNIST's 28 to 32
     channels: Literal[1, 3] | None = None  # convert grey and colour into each other
     binarize: Literal["none", "dynamic", "fixed", "threshold"] = "none"
-    dequantize: bool = False  # uniform noise inside each 8-bit step, for densities
+    bits: Bits = 8  # of a pixel value: 8-bit values are cut down to their 2^bits levels, black and white kept
+    dequantize: bool = False  # uniform noise inside each step of a value, for densities
     flip: bool = False  # random horizontal flips while training
     shift: Index = 0  # random shifts of up to this many pixels while training
     validation: Annotated[float, Range(ge=0)] | None = None  # images (>= 1) or share (< 1) held out to select

@@ -42,14 +42,17 @@ def augment(images: Tensor, indices: Tensor, epoch: Word, seed: int, flip: bool 
     return images.gather(2, rows).gather(3, columns) * inside
 
 
-def to_float(images: Tensor) -> Tensor:
-    """8-bit value k as k/255, float32.
+def to_float(images: Tensor, bits: int = 8) -> Tensor:
+    """8-bit value k as k/255, float32; of fewer bits, its level floor(k / 2^(8 - bits)) over the highest one.
 
     Example:
         >>> to_float(torch.tensor([0, 255], dtype=torch.uint8))
         tensor([0., 1.])
+        >>> to_float(torch.tensor([0, 63, 64, 255], dtype=torch.uint8), bits=2) * 3
+        tensor([0., 0., 1., 3.])
     """
-    return images.to(torch.float32) / 255
+    levels = images if bits == 8 else images >> (8 - bits)
+    return levels.to(torch.float32) / (2**bits - 1)
 
 
 def fixed_noise(seed: int, indices: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -82,8 +85,8 @@ def binarize(
     return (uniform < x).to(x.dtype)  # strict: x = 0 is never 1, x = 1 always
 
 
-def dequantize(x: Tensor, uniform: Tensor) -> Tensor:
-    """(255 x + u) / 256: 8-bit value k spread evenly over [k/256, (k+1)/256); in [0, 1].
+def dequantize(x: Tensor, uniform: Tensor, bits: int = 8) -> Tensor:
+    """(255 x + u) / 256: 8-bit value k spread evenly over [k/256, (k+1)/256); in [0, 1]. Alike for fewer bits.
 
     Uria, Murray & Larochelle 2013, arXiv:1306.0186
 
@@ -91,4 +94,4 @@ def dequantize(x: Tensor, uniform: Tensor) -> Tensor:
         >>> dequantize(torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.5]))
         tensor([0.0000, 0.9980])
     """
-    return (255 * x + uniform) / 256
+    return ((2**bits - 1) * x + uniform) / 2**bits

@@ -1,4 +1,4 @@
-"""From uint8 images to what a model sees: float32 in [0, 1], augmented, binarised or dequantised, on the device."""
+"""From uint8 images to what a model sees: float32 in [0, 1] at its bit depth, augmented, binarised or dequantised."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ class Pixels:
     flip: bool = False
     shift: int = 0
     seed: int = 0
+    bits: int = 8
 
     @classmethod
     def of(cls, config: DataConfig) -> Pixels:
         """The part of a data config that acts on each batch."""
-        return cls(config.binarize, config.dequantize, config.flip, config.shift, config.seed)
+        return cls(config.binarize, config.dequantize, config.flip, config.shift, config.seed, config.bits)
 
     def for_training(self, images: Tensor, indices: Tensor, epoch: Tensor, seed: int) -> Tensor:
         """x (B, C, H, W) of a training batch: augmentation by (seed, epoch, index), noise from the generator."""
         if self.flip or self.shift:
             images = augment(images, indices, epoch, seed, flip=self.flip, shift=self.shift)
-        x = to_float(images)
+        x = to_float(images, self.bits)
         if self.binarization == "dynamic":
             return binarize(x, "dynamic", torch.rand_like(x))
         if self.dequantization:
-            return dequantize(x, torch.rand_like(x))
+            return dequantize(x, torch.rand_like(x), self.bits)
         return self._fixed(x, indices)
 
     def for_evaluation(self, images: Tensor, start: int, seed: int) -> Tensor:
@@ -48,16 +49,16 @@ class Pixels:
         return self._measured(images, RepeatedNoise(seed), torch.zeros(len(images), dtype=torch.int64))
 
     def _measured(self, images: Tensor, noise: BlockNoise | RepeatedNoise, indices: Tensor) -> Tensor:
-        x = to_float(images)
+        x = to_float(images, self.bits)
         if self.binarization == "dynamic":
             return binarize(x, "dynamic", noise.uniform(x.shape, x))
         if self.dequantization:
-            return dequantize(x, noise.uniform(x.shape, x))
+            return dequantize(x, noise.uniform(x.shape, x), self.bits)
         return self._fixed(x, indices.to(x.device))
 
     def of_loose_images(self, images: Tensor) -> Tensor:
         """x of images outside any data set, without noise: what encode() and reconstruct see."""
-        x = to_float(images)
+        x = to_float(images, self.bits)
         return x if self.binarization in ("none", "dynamic") else binarize(x, "threshold", x)
 
     def _fixed(self, x: Tensor, indices: Tensor) -> Tensor:

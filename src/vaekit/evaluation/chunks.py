@@ -34,7 +34,8 @@ def rows_at_once(model: VAE, device: torch.device) -> int:
     hooks = [module.register_forward_hook(measure) for module in model.likelihood.modules()]
     try:
         label = torch.zeros(1, dtype=torch.int64, device=device) if model.classes else None
-        model.decode(torch.zeros(1, *model.p(label).event_shape, device=device), label)
+        like = next(model.parameters())
+        model.decode(torch.zeros(1, *model.p(label).event_shape, dtype=like.dtype, device=device), label)
     finally:
         for hook in hooks:
             hook.remove()

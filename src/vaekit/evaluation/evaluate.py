@@ -17,6 +17,7 @@ from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels, content_of
 from vaekit.errors import DataError
 from vaekit.evaluation.codes import code_use
+from vaekit.evaluation.information import information
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.evaluation.likelihood import Bounds, bounds
 from vaekit.evaluation.lpips import Lpips
@@ -83,24 +84,21 @@ def evaluate_model(
                 metrics["aggregate_kl_nats"] = use.aggregate_gap_nats
         counted = code_use(model, dataset, pixels, seed)
         metrics |= counted.metrics() if counted else {}
+        told = information(model, dataset, pixels, seed)
+        metrics |= told.metrics() if told else {}
     metrics |= _reconstruction_metrics(model, dataset, pixels, content, seed, lpips)
     metrics |= {
         "images": len(dataset),
         "seed": seed,
-        "base_measure": base_measure(model.likelihood),
+        "base_measure": model.likelihood.base_measure,
         "is_likelihood": model.likelihood.family.is_likelihood,
         "binarization": pixels.binarization,
         "dequantization": pixels.dequantization,
+        "data_bits": pixels.bits,
         "torch": torch.__version__,
         "numpy": numpy.__version__,
     }
     return Evaluation(metrics, found, use)
-
-
-def base_measure(likelihood: Likelihood) -> str:
-    """What the densities are with respect to: `binary`, `discrete-256`, `density` on [0, 1], or `none`."""
-    bits = getattr(likelihood, "bits", None)
-    return f"discrete-{2**bits}" if bits else likelihood.family.base_measure
 
 
 def _bound_metrics(found: Bounds, likelihood: Likelihood, pixels: Pixels, dims: int) -> Metrics:
@@ -118,25 +116,25 @@ def _bound_metrics(found: Bounds, likelihood: Likelihood, pixels: Pixels, dims: 
         "nll_samples": found.samples,
         "effective_samples": float(found.effective_samples.mean()),
     }
-    offset = bits_offset(base_measure(likelihood), pixels.dequantization)
+    offset = bits_offset(likelihood.base_measure, pixels)
     if offset is not None:
         metrics["bits_per_dim"] = found.nll_nats / (math.log(2) * dims) + offset
         metrics["elbo_bits_per_dim"] = -float(found.elbo.mean()) / (math.log(2) * dims) + offset
     return metrics
 
 
-def bits_offset(measure: str, dequantized: bool) -> float | None:
-    """What to add to nats / (ln 2 · dims): 0 for discrete values, 8 for densities of dequantised ones, else None."""
+def bits_offset(measure: str, pixels: Pixels) -> float | None:
+    """What to add to nats / (ln 2 · dims): 0 for discrete values, their bits for dequantised ones, else None."""
     if measure.startswith("discrete") or measure == "binary":
         return 0.0
-    return 8.0 if measure == "density" and dequantized else None
+    return float(pixels.bits) if measure == "density" and pixels.dequantization else None
 
 
 @torch.no_grad()
 def _reconstruction_metrics(
     model: Model, dataset: Dataset, pixels: Pixels, content: tuple[int, int], seed: int, lpips: Lpips | None
 ) -> Metrics:
-    """Decoded mean at the mean code against the 8-bit image, without padding, whatever noise the model was shown."""
+    """Decoded mean at the mean code against the 8-bit image, without padding, whatever noise or bits the model saw."""
     device = next(model.parameters()).device
     scores = {"psnr_db": psnr, "ssim": ssim, "ms_ssim": ms_ssim} | ({"lpips": lpips.to(device)} if lpips else {})
     sums = dict.fromkeys((*scores, "distortion_nats", "distortion_without_code_nats"), 0.0)
@@ -175,8 +173,10 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     add("distortion_nats", "distortion", "{:.2f} nats")
     add("rate_nats", "rate (KL)", "{:.2f} nats")
+    rows += _information_rows(metrics)
     add("bits_per_dim", "bits per dimension", "{:.3f}")
-    add("effective_samples", "effective samples", "{:.1f}")
+    if "effective_samples" in metrics:
+        rows.append(("effective samples", f"{metrics['effective_samples']:.1f} of {metrics['nll_samples']}"))
     add("psnr_db", "PSNR of reconstructions", "{:.2f} dB")
     add("ssim", "SSIM of reconstructions", "{:.3f}")
     if "ms_ssim" in metrics:
@@ -189,4 +189,24 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "codes_used" in metrics:
         used = f"{metrics['codes_used']} of {metrics['codes_total']} (perplexity {metrics['code_perplexity']:.1f})"
         rows.append(("codes used", used))
+    return rows
+
+
+def _information_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The parts of the rate, each with its standard error; whether I is as large as so many images can show."""
+    if "mutual_information_nats" not in metrics:
+        return []
+
+    def said(key: str) -> str:
+        return f"{metrics[f'{key}_nats']:.2f} ± {metrics[f'{key}_se_nats']:.2f} nats"
+
+    most = f"log {metrics['information_images']:,} = {metrics['mutual_information_ceiling_nats']:.2f}"
+    limit = f" (saturated: at most {most}; I may be more)" if metrics["mutual_information_saturated"] else ""
+    rows = [
+        ("  of which I(x; z)", said("mutual_information") + limit),
+        ("  of which KL(q(z) ‖ p(z))", said("aggregate_kl_mc")),
+    ]
+    if "total_correlation_nats" in metrics:
+        rows.append(("    of which total correlation", said("total_correlation")))
+        rows.append(("    of which KL of each dimension", said("dimension_kl")))
     return rows

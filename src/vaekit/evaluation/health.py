@@ -24,8 +24,11 @@ LOWEST_RATE = 1.0  # nats an image
 AGGREGATE_NATS, AGGREGATE_SHARE = 1.0, 0.02  # of the rate; both must be passed
 FAR_SAMPLES = 3.0  # times the Fréchet distance of reconstructions
 FAR_RECONSTRUCTIONS = 10.0  # times that of real images
+DIVERGED_NATS, DIVERGED_SHARE = 1.0, 0.1  # an image, and of the loss before the first update; both must be passed
 OVERFIT_NATS = 1.0  # an image; and
 OVERFIT_SHARE, WORSENED_SHARE = 0.1, 0.03  # of what the training ELBO has gained since its first row
+FEW_EFFECTIVE = 2.0  # samples, where K is at least
+MANY_SAMPLES = 10
 SEEN_IMAGES = 1000  # of the validation set, during training: enough for moments
 
 Row = Mapping[str, Any]  # of a run's history
@@ -38,13 +41,17 @@ class Finding(NamedTuple):
     text: str
 
 
-def diagnose(metrics: Metrics, history: Sequence[Row] = ()) -> list[Finding]:
+def diagnose(metrics: Metrics, history: Sequence[Row] = (), first_loss: float | None = None) -> list[Finding]:
     """Everything that looks wrong; nothing for a healthy model. What was not measured is not judged.
 
-    `metrics` are those of metrics.json, with or without those of the quality table; `history` the rows of history.csv.
+    `metrics` are those of metrics.json, with or without those of the quality table; `history` the rows of history.csv;
+    `first_loss` the loss before the first update. Of the codes of a training that diverged nothing more is said.
     """
-    judges = (_numbers, _codes, _codebook, _decoder, _prior)
-    return [*(finding for judge in judges for finding in judge(metrics)), *_training(history)]
+    common = [*_numbers(metrics), *_bound(metrics), *_skipped(history)]
+    if diverged := list(_divergence(history, first_loss)):
+        return [*common, *diverged]
+    judges = (_codes, _codebook, _decoder, _prior)
+    return [*common, *(finding for judge in judges for finding in judge(metrics)), *_overfitting(history)]
 
 
 def _numbers(metrics: Metrics) -> Iterator[Finding]:
@@ -52,6 +59,16 @@ def _numbers(metrics: Metrics) -> Iterator[Finding]:
     if broken:
         yield Finding(
             "not finite", f"{', '.join(broken)}: not finite; lower training.learning_rate or training.clip, train again"
+        )
+
+
+def _bound(metrics: Metrics) -> Iterator[Finding]:
+    effective, samples = metrics.get("effective_samples", math.inf), metrics.get("nll_samples", 0)
+    if effective < FEW_EFFECTIVE and samples >= MANY_SAMPLES:
+        yield Finding(
+            "loose bound",
+            f"effective samples {effective:.1f} of {samples}: one code carries the importance-weighted bound, which is "
+            "loose, and its errors are too small; try vaekit ais RUN, or vaekit evaluate RUN with more --samples",
         )
 
 
@@ -137,7 +154,7 @@ def _prior(metrics: Metrics) -> Iterator[Finding]:
         )
 
 
-def _training(history: Sequence[Row]) -> Iterator[Finding]:
+def _skipped(history: Sequence[Row]) -> Iterator[Finding]:
     if history and (skipped := int(history[-1].get("skipped") or 0)):
         steps = int(history[-1]["step"])
         yield Finding(
@@ -145,6 +162,23 @@ def _training(history: Sequence[Row]) -> Iterator[Finding]:
             f"{skipped} of {steps} updates were not finite and were skipped: "
             "lower training.learning_rate or training.clip, or use training.precision=float32",
         )
+
+
+def _divergence(history: Sequence[Row], first_loss: float | None) -> Iterator[Finding]:
+    """Whether training left the model worse than it found it: on training images too, for else it is overfitting."""
+    if first_loss is None or not history:
+        return
+    last = {row["split"]: row for row in history}
+    losses = [row["selection" if split == "validation" else "loss"] for split, row in last.items()]
+    if not min(losses) <= first_loss + max(DIVERGED_NATS, DIVERGED_SHARE * abs(first_loss)):
+        yield Finding(
+            "diverged",
+            f"training diverged: the loss is {max(losses):.4g} nats, and was {first_loss:.4g} before the first update; "
+            "train again with a lower training.learning_rate, a longer training.warmup, or training.clip=100",
+        )
+
+
+def _overfitting(history: Sequence[Row]) -> Iterator[Finding]:
     held = [row for row in history if row["split"] == "validation"]
     seen = [row for row in history if row["split"] == "train"]
     if len(held) < 2 or not seen:
@@ -173,7 +207,15 @@ class Watch:
     def __init__(self) -> None:
         self.topics: dict[str, Finding] = {}
 
-    def news(self, model: Model, dataset: Dataset, pixels: Pixels, seed: int, history: Sequence[Row]) -> list[str]:
+    def news(
+        self,
+        model: Model,
+        dataset: Dataset,
+        pixels: Pixels,
+        seed: int,
+        history: Sequence[Row],
+        first_loss: float | None,
+    ) -> list[str]:
         """Sentences for a log after a validation. Costs a pass or two of the encoder over at most 1,000 images."""
         metrics: Metrics = {}
         if isinstance(model, VAE):
@@ -184,7 +226,7 @@ class Watch:
                 metrics["rate_nats"] = float(use.kl_nats.sum())
             counted = code_use(model, seen, pixels, seed)
             metrics |= counted.metrics() if counted else {"aggregate_kl_nats": use.aggregate_gap_nats}
-        return self.heard(diagnose(metrics, history))
+        return self.heard(diagnose(metrics, history, first_loss))
 
     def heard(self, findings: Sequence[Finding]) -> list[str]:
         """What is new among these findings, and what is no longer there."""

@@ -14,6 +14,7 @@ from vaekit.evaluation.evaluate import Evaluation, Metrics
 from vaekit.evaluation.score import Score
 
 QUALITY = ("quality_", "inception_", "proxy_", "random_")  # how the metrics of `write_quality` begin
+ANNEALING = ("ais_",)  # and those of `write_annealing`
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
@@ -26,9 +27,15 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
     """Write all of them; `facts` (split, checkpoint …) are added to the metrics. Returns metrics.json's path."""
     folder = run / "reports"
-    before = {key: value for key, value in read_metrics(run).items() if key.startswith(QUALITY)}
-    same = before.get("quality_checkpoint_sha256") == facts.get("checkpoint_sha256")
-    path = _write_metrics(run, {**evaluation.metrics, **facts, **(before if same else {})})  # of other weights: stale
+    before, digest = read_metrics(run), facts.get("checkpoint_sha256")
+    kept = {
+        key: value
+        for of in (QUALITY, ANNEALING)
+        if before.get(f"{of[0]}checkpoint_sha256") == digest  # those of other weights are stale
+        for key, value in before.items()
+        if key.startswith(of)
+    }
+    path = _write_metrics(run, {**evaluation.metrics, **facts, **kept})
     use = evaluation.latents
     if use is not None:
         header = ("dimension", "kl_nats", "mean_variance", "active")
@@ -60,3 +67,9 @@ def write_quality(run: Path, rows: Sequence[Score], metrics: Metrics) -> Path:
     others = {key: value for key, value in read_metrics(run).items() if not key.startswith(QUALITY)}
     _write_metrics(run, {**others, **metrics})
     return path
+
+
+def write_annealing(run: Path, metrics: Metrics) -> Path:
+    """Put the metrics of annealing beside the others in metrics.json; returns its path."""
+    others = {key: value for key, value in read_metrics(run).items() if not key.startswith(ANNEALING)}
+    return _write_metrics(run, {**others, **metrics})

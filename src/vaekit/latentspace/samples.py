@@ -36,7 +36,8 @@ def draw_samples(
         if not isinstance(trained.model, VAE):
             raise ConfigError("an autoencoder has no prior to sample from; use --sampler mixture, or train a VAE")
         images = trained.sample(count, temperature=temperature, seed=seed)
-        return _sheet(opened, images, f"{count} samples from the prior, temperature {temperature:g}", sampler, arrays)
+        title = f"{plots.counted(count, 'sample')} from the prior, temperature {temperature:g}"
+        return _sheet(opened, images, title, sampler, arrays)
     sampler_named(sampler)
     if count < 1 or not temperature >= 0:
         raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
@@ -46,7 +47,8 @@ def draw_samples(
 
     fitted = sampler_for(opened.folder, trained, sampler, training_codes, announce=announce)
     codes = fitted.sampler.sample(count, seed=seed, temperature=temperature)
-    title = f"{count} samples from the {sampler} fitted to the aggregate posterior, temperature {temperature:g}"
+    shown = plots.counted(count, "sample")
+    title = f"{shown} from the {sampler} fitted to the aggregate posterior, temperature {temperature:g}"
     return _sheet(opened, trained.decode(codes, trained.labels_in_turn(count)), title, sampler, arrays)
 
 

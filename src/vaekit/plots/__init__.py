@@ -12,13 +12,14 @@ from vaekit.plots.latent import (
     save_animation,
     scatter,
 )
-from vaekit.plots.letters import signed
+from vaekit.plots.letters import counted, signed
 from vaekit.plots.sheets import captioned_sheet, drawn, stacked
 
 __all__ = [
     "MOST_HISTOGRAMS",
     "captioned_sheet",
     "correlation_matrix",
+    "counted",
     "drawn",
     "histograms",
     "image_grid",

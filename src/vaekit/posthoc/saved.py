@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -29,7 +30,9 @@ HELD_OUT = 0.1  # of the codes, to say how well a sampler describes what it was 
 
 
 class Sampler(Protocol):
-    """A density over codes, fitted after training to the aggregate posterior."""
+    """A density over codes, fitted after training to the aggregate posterior. It needs a `package` to be fitted."""
+
+    package: str
 
     @classmethod
     def fit(cls, codes: Array, *, seed: int = 0) -> Self: ...
@@ -59,6 +62,12 @@ def sampler_named(kind: str) -> type[Sampler]:
     if kind not in SAMPLERS:
         raise ConfigError(f"unknown sampler '{kind}'; {suggest(kind, ['prior', *SAMPLERS])}")
     return SAMPLERS[kind]
+
+
+def lacking(kind: str) -> str | None:
+    """The package that a sampler of this kind needs and that is not installed."""
+    package = sampler_named(kind).package
+    return None if importlib.util.find_spec(package) else package
 
 
 def fit_sampler(trained: Trained, kind: str, codes: Array, *, seed: int = 0) -> Fitted:

@@ -20,9 +20,11 @@ from vaekit.data.batches import Batches
 from vaekit.data.dataset import Splits
 from vaekit.data.feed import Feed
 from vaekit.data.pixels import Pixels
+from vaekit.distributions import refusal
 from vaekit.errors import DataError, NumericalError
 from vaekit.evaluation.health import Watch
 from vaekit.noise import derived_seed
+from vaekit.optimizer import build_optimizer
 from vaekit.parallel import ALONE, World
 from vaekit.training.acceleration import (
     Captured,
@@ -43,7 +45,6 @@ from vaekit.training.device import (
 from vaekit.training.ema import Ema
 from vaekit.training.interrupts import Interrupted, stop_signals
 from vaekit.training.loggers import Logger, write_history
-from vaekit.training.optimizer import build_optimizer
 from vaekit.training.state import Progress, snapshot
 from vaekit.training.step import Counters, TrainStep, forward_of
 from vaekit.training.validation import calibrate, pictures_of, validate
@@ -291,7 +292,8 @@ class Trainer:
         self.progress.history.append(row)
         count = self.config.logging.images
         self.logger.validated(row, lambda: pictures_of(self.ema.model, dataset, self.pixels, self.device, count, seed))
-        for news in self.watch.news(self.ema.model, dataset, self.pixels, seed, self.progress.history):
+        progress = self.progress
+        for news in self.watch.news(self.ema.model, dataset, self.pixels, seed, progress.history, progress.first_loss):
             self.logger.message(news)
         return self._judge(step, values["selection"])
 
@@ -320,12 +322,23 @@ class Trainer:
         context = None if self.labels is None else self.labels[self.feed.indices]
         trace = self.model(x, self.config.training.samples, context=context)
         kind = self.config.model.likelihood.kind
-        support = trace.px.support
-        if not bool(support.check(x).all()):
-            raise DataError(f"pixel values do not fit the likelihood '{kind}'; see vaekit doctor, or data.binarize")
+        refused = refusal(trace.px, x)
+        if refused is not None:
+            advice = "see vaekit doctor, data.binarize and data.bits"
+            raise DataError(f"pixel values do not fit the likelihood '{kind}': {refused}; {advice}")
         if not bool(torch.isfinite(trace.log_px).all()):
             raise NumericalError("the first loss is not finite; start from other weights, or with precision=float32")
+        if int(self.counters.step) == 0:
+            self.progress.first_loss = self._loss_of(x, context)
         set_generator_states(self.device, random)
+
+    def _loss_of(self, x: Tensor, context: Tensor | None) -> float:
+        """Of a batch, as validation would select by it."""
+        model, end = self.ema.model, torch.tensor(self.total_steps, device=self.device)
+        model.calibrate(
+            [(x, context)]
+        )  # else an estimated scale is the one it was made with; each validation does it anew
+        return float(self.objective.objective(model(x, 1, context=context), end))
 
 
 def batch_statistics(model: torch.nn.Module) -> list[Tensor]:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.errors import NumericalError, is_out_of_memory, one_line
+from vaekit.optimizer import Optimizer, Update
 from vaekit.parallel import ALONE, World
 from vaekit.schedules import Schedule
 from vaekit.trace import Objective, terms
 from vaekit.training.device import capturing, generator_states, set_generator_states
 from vaekit.training.ema import Ema
-from vaekit.training.optimizer import Optimizer, Update
 
 Forward = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # (*inputs, step) -> (loss, terms)
 # (arguments of `forward`, factor) -> (loss, terms); adds the gradients of factor * loss to the weights
