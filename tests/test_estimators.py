@@ -215,7 +215,7 @@ def test_a_model_without_slopes_or_without_likelihood_is_refused():
 
     small = Part("mlp", {"widths": ()})
     model = vae(SHAPE, 3, small, "gaussian")
-    model.prior = Discrete()
+    model.prior = Discrete(3, SHAPE)
     with pytest.raises(ConfigError, match="slope of log p"):
         refuse_without_slopes(model)
     with pytest.raises(ConfigError, match="loss and not a likelihood"):

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from vaekit import conditionals, networks, objectives, priors, schedules
-from vaekit.conditionals import Likelihood, Posterior
+from vaekit import conditionals, networks, objectives, posteriors, priors, schedules
+from vaekit.conditionals import Likelihood
 from vaekit.config.schema import ModelConfig, Part, ScheduleConfig, TrainingConfig
 from vaekit.config.schema import Schedule as ScheduleSpec
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.models import VAE, Autoencoder, Encoder, Model
 from vaekit.networks import Shape
+from vaekit.posteriors import Posterior
 from vaekit.priors import Prior
 from vaekit.schedules import Schedule, ScheduleValue
 from vaekit.trace import Objective
@@ -36,8 +37,12 @@ NETWORKS: Mapping[str, Network] = {
     "conv": Network(networks.conv_encoder, networks.conv_decoder),
     "resnet": Network(networks.resnet_encoder, networks.resnet_decoder),
 }
-POSTERIORS: Mapping[str, Callable[..., Posterior]] = {
-    "diagonal": conditionals.DiagonalGaussian,
+POSTERIORS: Mapping[str, type[Posterior]] = {
+    "diagonal": posteriors.DiagonalGaussian,
+    "iaf": posteriors.InverseAutoregressive,
+    "maf": posteriors.MaskedAutoregressive,
+    "vq": posteriors.VectorQuantised,
+    "fsq": posteriors.FiniteScalar,
 }
 PRIORS: Mapping[str, type[Prior]] = {
     "standard": priors.StandardNormal,
@@ -46,6 +51,7 @@ PRIORS: Mapping[str, type[Prior]] = {
     "mixture": priors.GaussianMixture,
     "vamp": priors.Vamp,
     "flow": priors.Flow,
+    "codes": priors.Codes,
 }
 LIKELIHOODS: Mapping[str, type[Likelihood]] = {
     "bernoulli": conditionals.Bernoulli,

@@ -71,7 +71,10 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
         yield ("model", "context"), "an autoencoder takes no labels; remove it, or set model.kind=vae"
     if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
         yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
-    yield from _prior_problems(config)
+    if config.model.kind == "vae":
+        yield from _prior_problems(config)
+        yield from _quantised_problems(config)
+        yield from _free_bits_problems(config)
 
 
 def _prior_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -80,13 +83,38 @@ def _prior_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("model", "prior"), "'per-class' needs the classes: set model.context=class, or another prior"
     if kind == "vamp" and labelled:
         yield ("model", "prior"), "'vamp' has no labels for its pseudo-inputs; set model.context=none, or per-class"
+
+
+def _quantised_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    posterior, prior = config.model.posterior.kind, config.model.prior.kind
+    quantised, codes = POSTERIORS[posterior].discrete, PRIORS[prior].discrete
+    if quantised and not codes:
+        yield (
+            ("model", "prior"),
+            f"'{posterior}' gives codes out of a finite set, of which '{prior}' is no prior; set model.prior=codes",
+        )
+    if codes and not quantised:
+        yield (
+            ("model", "posterior"),
+            f"the prior codes is uniform over a codebook, which '{posterior}' has not; choose vq or fsq",
+        )
+
+
+def _free_bits_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     free = config.objective.options.get("free_bits", 0)
     per_dimension = config.objective.options.get("free_bits_per", "dimension") == "dimension"
-    if isinstance(free, int | float) and free > 0 and per_dimension and not PRIORS[kind].factorises:
-        yield (
-            ("objective", "free_bits"),
-            f"a '{kind}' prior has no KL per dimension; set objective.free_bits_per=level, or model.prior=learned",
-        )
+    if not (isinstance(free, int | float) and free > 0 and per_dimension):
+        return
+    for part, kind, table in (
+        ("posterior", config.model.posterior.kind, POSTERIORS),
+        ("prior", config.model.prior.kind, PRIORS),
+    ):
+        if not table[kind].factorises:
+            yield (
+                ("objective", "free_bits"),
+                f"the {part} '{kind}' has no KL per dimension; set objective.free_bits_per=level, "
+                "for the KL of all together",
+            )
 
 
 def _likelihood_problems(config: Config, family: type[ImageDistribution]) -> Iterator[tuple[tuple[str, ...], str]]:

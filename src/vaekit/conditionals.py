@@ -1,4 +1,4 @@
-"""Network to distribution: posteriors q(z | x) and likelihoods p(x | z).
+"""Network to distribution: likelihoods p(x | z), and what they share with the posteriors.
 
 Each class makes its network through `network_for(outputs)`, because only it knows how many numbers its distribution
 needs. The keyword-only parameters of a class are its options in a config.
@@ -19,12 +19,10 @@ from vaekit.distributions import (
     BernoulliImage,
     ContinuousBernoulliImage,
     CrossEntropyImage,
-    DiagonalNormal,
     GaussianImage,
     HyperbolicImage,
     ImageDistribution,
     LaplaceImage,
-    LatentDistribution,
     OptimalScaleImage,
     optimal_log_scale,
 )
@@ -33,8 +31,6 @@ from vaekit.networks import Shape, full_precision
 
 NetworkFor = Callable[[int], nn.Module]
 
-# A posterior narrower than e^-10 of the prior's unit is a float32 artefact; wider than e^5, an overflow to come.
-POSTERIOR_LOG_SCALE = (-10.0, 5.0)
 # Scales are in units of x. Half a grey value is 1/510 = e^-6.2: a narrower density only memorises the 8-bit grid.
 LIKELIHOOD_LOG_SCALE = (-6.2, 3.0)
 # The discretised logistic integrates over a grey value, so there a narrow scale is harmless: a sure pixel costs 0 nats.
@@ -64,30 +60,6 @@ def set_precision(model: nn.Module, precision: torch.dtype | None) -> None:
     for module in model.modules():
         if isinstance(module, Conditional):
             module.precision = precision
-
-
-# Posteriors
-
-
-class Posterior(Conditional):
-    """q(z | x): images (B, C, H, W) in [0, 1] to a distribution of batch (B,)."""
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> LatentDistribution:
-        raise NotImplementedError
-
-    def parameters_of(self, given: Tensor, context: Tensor | None = None) -> Tensor:
-        return super().parameters_of(2 * given - 1, context)  # networks like inputs around zero
-
-
-class DiagonalGaussian(Posterior):
-    """Normal with independent dimensions. Kingma & Welling 2014, arXiv:1312.6114"""
-
-    def __init__(self, network_for: NetworkFor, latent_dim: int) -> None:
-        super().__init__(network_for(2 * latent_dim))
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> DiagonalNormal:
-        loc, log_scale = self.parameters_of(x, context).chunk(2, dim=-1)
-        return DiagonalNormal(loc, log_scale.clamp(*POSTERIOR_LOG_SCALE), validate_args=False)
 
 
 # Likelihoods

@@ -30,6 +30,7 @@ class LatentDistribution(Distribution):
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support: Any = constraints.real_vector
     has_rsample = True
+    penalty: Tensor | None = None  # (*batch), nats, that the distribution itself asks a loss to add
 
     @property
     def noise_shape(self) -> torch.Size:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaekit.conditionals import Conditional, Likelihood, NetworkFor, Posterior
+from vaekit.conditionals import Conditional, Likelihood, NetworkFor
 from vaekit.data.dataset import Dataset
 from vaekit.distributions import LatentDistribution
 from vaekit.errors import ConfigError
 from vaekit.noise import Noise, generator_noise
+from vaekit.posteriors import Posterior
 from vaekit.priors import Prior
 from vaekit.trace import Latent, Trace
 
@@ -29,6 +30,8 @@ class VAE(nn.Module):
 
     def __init__(self, prior: Prior, posterior: Posterior, likelihood: Likelihood, classes: int = 0) -> None:
         super().__init__()
+        if prior.discrete != posterior.discrete:  # a density and a mass cannot be compared
+            raise ConfigError("a quantised posterior (vq, fsq) and the prior codes go together, and only together")
         self.prior, self.posterior, self.likelihood, self.classes = prior, posterior, likelihood, classes
         self.given: Tensor | None = None  # the class, int64 (1,), of every image for which a call names none
 
@@ -84,13 +87,14 @@ class VAE(nn.Module):
         stopped: bool = False,
     ) -> Trace:
         """The pass from q(z | x) and p(z) on, so that an evaluation with many samples makes them once."""
-        z, log_q = q.drawn(noise(0, torch.Size((samples, *q.batch_shape, *q.noise_shape)), q.mean))
+        z, log_q = q.drawn(noise(0, torch.Size((samples, *q.batch_shape, *q.noise_shape)), x))
         log_q_stopped = q.detach().log_prob(z) if stopped else None
         px = self.decode(z, context)
-        return Trace(x, (Latent(z, q, p, log_q, log_q_stopped),), px, px.log_prob(x), x.new_zeros(()))
+        penalty = x.new_zeros(()) if q.penalty is None else q.penalty
+        return Trace(x, (Latent(z, q, p, log_q, log_q_stopped),), px, px.log_prob(x), penalty)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The posterior mean: (B, D)."""
+        """The code that stands for an image, without noise: (B, D). The mean of q(z | x), unless q is a flow."""
         return self.q(x, context).mean
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:

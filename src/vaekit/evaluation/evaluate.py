@@ -16,6 +16,7 @@ from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels, content_of
 from vaekit.errors import DataError
+from vaekit.evaluation.codes import code_use
 from vaekit.evaluation.information import information
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.evaluation.likelihood import Bounds, bounds
@@ -78,7 +79,11 @@ def evaluate_model(
         metrics |= _bound_metrics(found, model.likelihood, pixels, dataset.shape[0] * math.prod(content))
         metrics["latent_dim"] = len(use.active)
         if len(dataset) > 1:  # of one image there is no spread to measure
-            metrics |= {"active_units": int(use.active.sum()), "aggregate_kl_nats": use.aggregate_gap_nats}
+            metrics["active_units"] = int(use.active.sum())
+            if not model.posterior.discrete:  # a finite set of codes is no normal: how it is used is counted instead
+                metrics["aggregate_kl_nats"] = use.aggregate_gap_nats
+        counted = code_use(model, dataset, pixels, seed)
+        metrics |= counted.metrics() if counted else {}
         told = information(model, dataset, pixels, seed)
         metrics |= told.metrics() if told else {}
     metrics |= _reconstruction_metrics(model, dataset, pixels, content, seed, lpips)
@@ -183,6 +188,9 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("LPIPS of reconstructions", f"{metrics['lpips']:.4f}" if "lpips" in metrics else "unavailable"))
     if "active_units" in metrics:
         rows.append(("active units", f"{metrics['active_units']} of {metrics['latent_dim']}"))
+    if "codes_used" in metrics:
+        used = f"{metrics['codes_used']} of {metrics['codes_total']} (perplexity {metrics['code_perplexity']:.1f})"
+        rows.append(("codes used", used))
     return rows
 
 

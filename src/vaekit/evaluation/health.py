@@ -13,11 +13,13 @@ import torch
 
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
+from vaekit.evaluation.codes import code_use
 from vaekit.evaluation.evaluate import Metrics
 from vaekit.evaluation.latents import latent_use
 from vaekit.models import VAE, Model
 
 UNUSED_SHARE = 0.5  # of the dimensions
+FEW_CODES = 0.25  # of the codebook's rows, or of the choices where they are fewer
 LOWEST_RATE = 1.0  # nats an image
 AGGREGATE_NATS, AGGREGATE_SHARE = 1.0, 0.02  # of the rate; both must be passed
 FAR_SAMPLES = 3.0  # times the Fréchet distance of reconstructions
@@ -48,7 +50,8 @@ def diagnose(metrics: Metrics, history: Sequence[Row] = (), first_loss: float | 
     common = [*_numbers(metrics), *_bound(metrics), *_skipped(history)]
     if diverged := list(_divergence(history, first_loss)):
         return [*common, *diverged]
-    return [*common, *_codes(metrics), *_decoder(metrics), *_prior(metrics), *_overfitting(history)]
+    judges = (_codes, _codebook, _decoder, _prior)
+    return [*common, *(finding for judge in judges for finding in judge(metrics)), *_overfitting(history)]
 
 
 def _numbers(metrics: Metrics) -> Iterator[Finding]:
@@ -78,7 +81,7 @@ def _codes(metrics: Metrics) -> Iterator[Finding]:
             f"the code carries {rate:.2f} nats an image, so every image decodes to the same (posterior collapse): "
             "try objective.beta={kind: linear, over: 20}, a smaller objective.beta, or objective.free_bits=0.1",
         )
-    elif unused > UNUSED_SHARE * dims:
+    elif unused > UNUSED_SHARE * dims and "codes_used" not in metrics:  # else the codebook tells it better
         yield Finding(
             "unused dimensions",
             f"{unused} of {dims} dimensions are unused (posterior collapse): try objective.free_bits=0.1 or a slower β "
@@ -87,10 +90,26 @@ def _codes(metrics: Metrics) -> Iterator[Finding]:
         )
     without, distortion = metrics.get("distortion_without_code_nats"), metrics.get("distortion_nats")
     if without is not None and distortion is not None and rate >= LOWEST_RATE and without - distortion < rate:
+        remedy = "raise objective.beta towards 1"
+        if "codes_used" in metrics:
+            remedy = "choose fewer codes, levels or groups in model.posterior"  # a constant rate has no gradient
         yield Finding(
             "costly code",
             f"the code costs {rate:.1f} nats but saves only {without - distortion:.1f} nats of distortion "
-            f"({without:.1f} without it, {distortion:.1f} with it): raise objective.beta towards 1, or train longer",
+            f"({without:.1f} without it, {distortion:.1f} with it): {remedy}, or train longer",
+        )
+
+
+def _codebook(metrics: Metrics) -> Iterator[Finding]:
+    if "codes_used" not in metrics:
+        return
+    used, total = metrics["codes_used"], metrics["codes_total"]
+    if used < FEW_CODES * metrics["codes_chances"]:
+        yield Finding(
+            "unused codes",
+            f"{used} of {total} codes are used: the codebook has collapsed, and the others are never trained; try "
+            f"model.posterior.codes={max(2, 2 * used)}, a larger model.posterior.groups, a lower "
+            "training.learning_rate, or model.posterior=fsq, which has no codebook to train",
         )
 
 
@@ -197,16 +216,18 @@ class Watch:
         history: Sequence[Row],
         first_loss: float | None,
     ) -> list[str]:
-        """Sentences for a log after a validation. Costs one encoder pass over at most 1,000 images; draws nothing."""
+        """Sentences for a log after a validation. Costs a pass or two of the encoder over at most 1,000 images."""
         metrics: Metrics = {}
         if isinstance(model, VAE):
-            use = latent_use(model, dataset.subset(torch.arange(min(len(dataset), SEEN_IMAGES))), pixels, seed)
+            seen = dataset.subset(torch.arange(min(len(dataset), SEEN_IMAGES)))
+            use = latent_use(model, seen, pixels, seed)
             metrics = {
                 "rate_nats": use.rate_nats,
                 "active_units": int(use.active.sum()),
                 "latent_dim": len(use.active),
-                "aggregate_kl_nats": use.aggregate_gap_nats,
             }
+            counted = code_use(model, seen, pixels, seed)
+            metrics |= counted.metrics() if counted else {"aggregate_kl_nats": use.aggregate_gap_nats}
         return self.heard(diagnose(metrics, history, first_loss))
 
     def heard(self, findings: Sequence[Finding]) -> list[str]:

@@ -58,7 +58,9 @@ class LatentUse:
     """Per dimension, float64 (D,), and the posterior means that they were computed from (N, D).
 
     The aggregate posterior is the mean of q(z | x) over the data. What needs a posterior and a prior is NaN for an
-    autoencoder, and KL per dimension also where the prior does not fall apart into dimensions (a mixture, a flow).
+    autoencoder, and a KL per dimension where q and p do not factorise together. A flow's codes stand for its means and
+    the mean squares around them for its variances, so what is said of its aggregate posterior is near the truth, not
+    exact, and leaves out the correlations inside each q(z | x).
     """
 
     kl_nats: Tensor  # mean over the data set

@@ -53,9 +53,10 @@ def headline(use: LatentUse) -> list[tuple[str, str]]:
     rows = [("active dimensions", f"{int(use.active.sum())} of {len(use.mean)}")]
     if use.has_prior:
         rows.append(("rate (KL of the posteriors)", f"{use.rate_nats:.2f} nats per image"))
-        rows.append(("aggregate posterior to prior", f"{use.aggregate_kl_nats:.2f} nats, as normals"))
+        if math.isfinite(use.aggregate_kl_nats):
+            rows.append(("aggregate posterior to prior", f"{use.aggregate_kl_nats:.2f} nats, as normals"))
     if use.has_prior and not use.has_kl_per_dim:
-        rows.append(("KL per dimension", "none: this prior does not fall apart into dimensions; below by spread"))
+        rows.append(("KL per dimension", "none: q and p do not fall apart into dimensions together; below by spread"))
     for dim in sampling.most_used(use.importance.numpy(), MOST_NAMED):
         kl = f"KL {float(use.kl_nats[dim]):.2f} nats · " if use.has_kl_per_dim else ""
         mean, spread = plots.signed(float(use.mean[dim]), plus=True), float(use.aggregate_std[dim])

@@ -169,7 +169,7 @@ def sampler_folder(run: Path, kind: str) -> Path:
 
 @torch.no_grad()
 def _prior_log_prob(trained: Trained, codes: Array) -> float | None:
-    if not isinstance(trained.model, VAE):
+    if not isinstance(trained.model, VAE) or trained.model.prior.discrete:  # a mass says nothing beside a density
         return None
     p, z = trained.model.p_of_classes(), torch.as_tensor(codes, device=trained.device)
     if not p.batch_shape:

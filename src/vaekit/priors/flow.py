@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from vaekit.conditionals import Posterior
 from vaekit.config.schema import Count
 from vaekit.distributions import LOG_2PI, LatentDistribution
 from vaekit.errors import ConfigError
 from vaekit.networks import Shape
+from vaekit.posteriors import Posterior
 from vaekit.priors.normal import Prior
 
 

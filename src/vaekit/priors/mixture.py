@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vaekit.conditionals import Posterior
 from vaekit.config.schema import Count, Share
 from vaekit.distributions import DiagonalNormal, LatentDistribution
 from vaekit.networks import Shape
+from vaekit.posteriors import Posterior
 from vaekit.priors.normal import PRIOR_LOG_SCALE, Prior
 
 Weights = Literal["uniform", "learned"]

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from vaekit.conditionals import Posterior
 from vaekit.distributions import DiagonalNormal, LatentDistribution
 from vaekit.errors import ConfigError
 from vaekit.networks import Shape
 from vaekit.optimizer import Places
+from vaekit.posteriors import Posterior
 
 # e^-7 of the unit that codes begin with is narrower than any decoder uses; wider than e^5 is an overflow to come.
 PRIOR_LOG_SCALE = (-7.0, 5.0)
@@ -25,6 +25,7 @@ class Prior(Places):
     """
 
     factorises: ClassVar[bool] = False  # into dimensions, with a KL of each in closed form
+    discrete: ClassVar[bool] = False  # over codes out of a finite set
 
     def __init__(self, latent_dim: int, shape: Shape, classes: int = 0) -> None:
         super().__init__()

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vaekit.conditionals import Posterior
 from vaekit.config.schema import Count
 from vaekit.errors import ConfigError
 from vaekit.networks import Shape
+from vaekit.posteriors import Posterior
 from vaekit.priors.mixture import ComponentWeights, Mixture, Weights
 from vaekit.priors.normal import Prior
 

@@ -76,9 +76,11 @@ def _normals(device: torch.device) -> Pair:
 
 
 def _models(device: torch.device) -> Iterator[VAE]:
-    """Small models with every posterior of the table beside every prior; float64."""
-    for posterior in build.POSTERIORS:
-        for prior in build.PRIORS:
+    """Small models with every posterior of the table beside every prior, where both are densities; float64."""
+    for posterior, encoding in build.POSTERIORS.items():
+        for prior, family in build.PRIORS.items():
+            if encoding.discrete or family.discrete:
+                continue
             model = vae(SHAPE, DIMS, Part("mlp", {"widths": (8,)}), posterior=posterior, prior=prior)
             yield model.to(device, torch.float64).eval()
 
@@ -120,7 +122,7 @@ def latin_hypercubes(count: int, points: int, dims: int) -> Tensor:
 
 @torch.no_grad()
 def worst_integral_of_codes(device: torch.device) -> float:
-    """Largest |∫ p(z) dz - 1| over every posterior and prior of the tables, in two dimensions, on a fine grid."""
+    """Largest |∫ p(z) dz - 1| over every density of codes in the tables, in two dimensions, on a fine grid."""
     refuse_without_float64(device)
     x = torch.rand(1, *SHAPE, dtype=torch.float64, device=device)
     found = [(model.q(x), model.p()) for model in _models(device)]
