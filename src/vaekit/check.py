@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
+
 from vaekit.build import (
     LIKELIHOODS,
     NETWORKS,
     OBJECTIVES,
     POSTERIORS,
     PRIORS,
+    build_objective,
     build_schedule,
     scheduled_defaults,
 )
@@ -20,6 +23,7 @@ from vaekit.config.schema import Schedule as ScheduleSpec
 from vaekit.data.sources import SOURCES
 from vaekit.distributions import DiscretisedLogisticImage, ImageDistribution
 from vaekit.errors import ConfigError, suggest
+from vaekit.objectives import Facts, Needs, needs_of
 from vaekit.schedules import ScheduleValue
 
 WRITTEN_AS = {ScheduleValue: ScheduleSpec}  # a config has a description where an objective takes a function of the step
@@ -36,12 +40,13 @@ def part_factories(config: Config) -> Iterator[tuple[tuple[str, ...], Part, Mapp
 
 def check_config(config: Config) -> Iterator[Problem]:
     """What the schema alone cannot know: unknown parts, options that a part does not take, parts that do not fit."""
-    unknown = False
+    unknown = wrong = False
     for path, part, table in part_factories(config):
         if part.kind in table:
             _, problems = option_problems(path, table[part.kind], part.options, written_as=WRITTEN_AS)
+            problems += _schedule_text_problems(path, part)
             yield from problems
-            yield from _schedule_text_problems(path, part)
+            wrong = wrong or bool(problems)
         else:
             unknown = True
             yield Problem((*path, "kind"), f"unknown {path[-1]} '{part.kind}'; {suggest(part.kind, table)}")
@@ -49,6 +54,8 @@ def check_config(config: Config) -> Iterator[Problem]:
         yield Problem(("data", "source"), f"unknown data set; {suggest(config.data.source, SOURCES)}")
     if not unknown:
         yield from (Problem(path, message) for path, message in combination_problems(config))
+    if not (unknown or wrong):
+        yield from (Problem(("objective",), message) for message in objective_problems(config))
 
 
 def _schedule_text_problems(path: tuple[str, ...], part: Part) -> Iterator[Problem]:
@@ -90,3 +97,44 @@ def _likelihood_problems(config: Config, family: type[ImageDistribution]) -> Ite
     discrete = family is DiscretisedLogisticImage
     if config.data.dequantize and (binary or discrete or not family.is_likelihood):
         yield ("data", "dequantize"), f"dequantised values are for densities such as gaussian, not for '{kind}'"
+
+
+def objective_problems(config: Config) -> Iterator[str]:
+    """What an objective needs and this config does not give."""
+    kind, model, training = config.objective.kind, config.model, config.training
+    try:
+        with torch.device("meta"):  # its weights are not wanted here, nor the random numbers that they would take
+            built = build_objective(config.objective, 1, 1, Facts(1, model.latent_dim))
+    except ConfigError as error:
+        yield str(error)
+        return
+    needs = needs_of(built.objective)
+    if needs.coupled and training.accumulate > 1:
+        yield f"'{kind}' couples the images of a batch, so parts of it are another loss; set training.accumulate=1"
+    if training.samples % needs.groups:
+        yield (
+            f"training.samples={training.samples} cannot be divided into {needs.groups} groups; "
+            f"set training.samples={needs.groups * max(2, training.samples // needs.groups)}, or objective.groups=1"
+        )
+    if needs.latents and model.kind == "autoencoder":
+        yield f"'{kind}' needs a posterior and a prior, which an autoencoder lacks; set model.kind=vae"
+    if model.kind == "vae":
+        yield from _part_problems(config, needs)
+
+
+def _part_problems(config: Config, needs: Needs) -> Iterator[str]:
+    """Of the posterior and the prior."""
+    posterior, prior = POSTERIORS[config.model.posterior.kind], PRIORS[config.model.prior.kind]
+    said = " ".join([f"'{config.objective.kind}'", *(f"{k}={v}" for k, v in config.objective.options.items())])
+    if needs.continuous and not posterior.continuous:
+        yield f"{said} needs codes with a density; {_of(POSTERIORS, 'posterior', 'continuous')}, or objective=elbo"
+    if needs.factorised and not posterior.factorises:
+        yield f"{said} needs independent dimensions of the code; {_of(POSTERIORS, 'posterior', 'factorises')}"
+    if needs.factorised_prior and not prior.factorises:
+        yield f"{said} needs independent dimensions of the prior; {_of(PRIORS, 'prior', 'factorises')}"
+    if needs.fixed_prior and not prior.fixed:
+        yield f"{said} trains no prior; {_of(PRIORS, 'prior', 'fixed')}, or objective=mmd"
+
+
+def _of(table: Mapping[str, type], part: str, quality: str) -> str:
+    return f"choose model.{part}=" + " or ".join(name for name, made in table.items() if getattr(made, quality))

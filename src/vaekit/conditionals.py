@@ -72,6 +72,9 @@ def set_precision(model: nn.Module, precision: torch.dtype | None) -> None:
 class Posterior(Conditional):
     """q(z | x): images (B, C, H, W) in [0, 1] to a distribution of batch (B,)."""
 
+    factorises: ClassVar[bool] = False  # whether its dimensions are independent
+    continuous: ClassVar[bool] = True  # whether its codes have a density, and move smoothly with its parameters
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> LatentDistribution:
         raise NotImplementedError
 
@@ -81,6 +84,8 @@ class Posterior(Conditional):
 
 class DiagonalGaussian(Posterior):
     """Normal with independent dimensions. Kingma & Welling 2014, arXiv:1312.6114"""
+
+    factorises = True
 
     def __init__(self, network_for: NetworkFor, latent_dim: int) -> None:
         super().__init__(network_for(2 * latent_dim))
