@@ -34,7 +34,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on: plain state, and groups of tensors (model, ema, optimizer, trainer, objective)."""
+    """Everything a run needs to go on: groups of tensors (model, ema, optimizer, trainer; objective), plain state."""
 
     step: int
     tensors: Mapping[str, Tensors]

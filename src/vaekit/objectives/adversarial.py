@@ -70,10 +70,6 @@ class Discriminated(Learned):
         codes, others = latent.z.detach().flatten(2), self.reference(latent).detach().flatten(2)
         return 0.5 * (F.softplus(-self.network(codes)).mean() + F.softplus(self.network(others)).mean())
 
-    def selection(self, trace: Trace) -> Tensor:
-        """What does not depend on the discriminator, whose word changes its meaning as it learns."""
-        return self.cost(trace) + trace.penalty.mean()
-
 
 def permuted(latent: Latent) -> Tensor:
     """The codes with each dimension shuffled over the batch by itself: drawn from the product of the marginals."""
