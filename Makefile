@@ -14,7 +14,7 @@ WHERE := $(if $(DATA),--data-dir "$(DATA)")
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo train-mnist train-fashion train-cifar10 train-afhq run eval sample viz-recon \
-  viz-traverse viz-scatter interpolate compare-dae test test-slow lint format bench clean clean-all
+  viz-traverse viz-scatter interpolate compare-dae selftest test test-slow lint format bench clean clean-all
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
@@ -91,6 +91,9 @@ interpolate: install run ## from one image to another: ARGS="a.png b.png"
 
 compare-dae: install ## train RECIPE as a VAE and as a denoising autoencoder, and compare
 	@$(VAEKIT) compare-dae $(RECIPE) $(WHERE) $(ARGS)
+
+selftest: install ## do the numbers hold on this machine? a table, in under three minutes
+	@$(VAEKIT) selftest $(ARGS)
 
 test: install-dev ## the quick suite: under three minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow'

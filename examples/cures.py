@@ -176,8 +176,8 @@ def picture(options: argparse.Namespace) -> Path:
         cure = PROBLEMS[problem].cures[number]
         run = trained(problem, cure, 0, options.out, options.overrides)
         opened = open_run(run)
-        images = opened.images("test").images[:COLUMNS]
-        rows = rows or [opened.originals(images)]
+        images = opened.images("test").subset(torch.arange(COLUMNS))
+        rows = rows or [opened.originals(images.images)]
         drawn = problem == "samples"
         found = samples(run, cure, COLUMNS) if drawn else load(run).reconstruct_prepared(images)
         rows.append(found.clamp(0, 1).numpy())

@@ -16,47 +16,21 @@ from vaekit.distributions import ImageDistribution
 from vaekit.models import VAE
 from vaekit.noise import BlockNoise, Noise
 from vaekit.objectives import Facts, Learned, needs_of
+from vaekit.selftest.likelihoods import one_pixel, values_of
 from vaekit.trace import Objective, Trace, terms
 
 SMALL = Part("mlp", {"widths": (8,)})
 STEP = torch.tensor(3)
 
 
-class Constant(torch.nn.Module):
-    """A network that says the same for every code."""
-
-    def __init__(self, values: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("values", values)
-
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return self.values.expand(len(z), -1)[:, :, None, None]
-
-
-def one_pixel(kind: Callable[..., Likelihood], spread: float, seed: int) -> ImageDistribution:
-    """p(x | z) of a single pixel, from a network with random outputs; float64."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def network_for(outputs: int) -> torch.nn.Module:
-        return Constant(spread * torch.randn(outputs, generator=generator, dtype=torch.float64))
-
-    likelihood = kind(network_for, (1, 1, 1)).double().eval()
-    return likelihood(torch.zeros(1, 2, dtype=torch.float64))
-
-
 def density(px: ImageDistribution, x: float) -> float:
     return math.exp(float(px.log_prob(torch.full((1, 1, 1), x, dtype=torch.float64)).detach()))
-
-
-def levels_of(px: ImageDistribution) -> int:
-    return 2 if px.base_measure == "binary" else int(px.base_measure.removeprefix("discrete-"))
 
 
 def mass(px: ImageDistribution, power: int = 0) -> float:
     """∫ x^power p(x) dx, or the sum over grey values."""
     if px.base_measure != "density":
-        count = levels_of(px)
-        return sum(density(px, k / (count - 1)) * (k / (count - 1)) ** power for k in range(count))
+        return sum(density(px, x) * x**power for x in values_of(px).tolist())
     torch.manual_seed(0)
     samples = px.sample(torch.Size([2000])).double().flatten().numpy()
     centre = float(px.mean)  # where a Laplace density has its kink, which a quadrature wants to end at

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vaekit.checkpoint import locate
+from vaekit.selftest.durability import what_is_left as what_is_left
 
 SIZES = (
     "data.limit=400",
@@ -107,15 +108,6 @@ class Processes:
     def close(self) -> None:
         """End the server."""
         self._server.communicate()
-
-
-def what_is_left(run: Path) -> dict[str, bytes]:
-    """Every file of a run that must not depend on interruptions: all but the log with its clock times."""
-    return {
-        str(path.relative_to(run)): path.read_bytes()
-        for path in sorted(run.rglob("*"))
-        if path.is_file() and path.name not in ("train.log", ".lock")
-    }
 
 
 def state_of(run: Path, which: str = "latest") -> dict[str, Any]:

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "vaekit"
 LEVELS = {
     0: ["errors", "distributions", "schedules", "noise", "convolutions"],
     1: ["config", "trace", "parallel"],
-    2: ["networks", "data", "checkpoint"],
+    2: ["networks", "data", "checkpoint", "optimizer"],
     3: ["conditionals"],
     4: ["priors"],
     5: ["models", "objectives"],
@@ -21,7 +21,17 @@ LEVELS = {
     7: ["check", "training", "plots"],
     8: ["trained"],
     9: ["runs", "doctor", "inference", "sampling", "posthoc"],
-    10: ["latentspace", "reconstructions", "anomalies", "compare", "sweep", "quality", "loaders"],
+    10: [
+        "latentspace",
+        "reconstructions",
+        "anomalies",
+        "compare",
+        "sweep",
+        "quality",
+        "loaders",
+        "selftest",
+        "disentanglement",
+    ],
     11: ["pictures"],
     12: ["cli"],
 }
@@ -86,6 +96,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import vaekit.build, vaekit.objectives, vaekit.training.loop, vaekit.checkpoint
 import vaekit.evaluation.report, vaekit.evaluation.health, vaekit.evaluation.features
+import vaekit.evaluation.disentanglement
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -8,10 +8,10 @@ import torch
 from vaekit.build import LIKELIHOODS, NETWORKS, OBJECTIVES, build_model, build_objective
 from vaekit.config.schema import ModelConfig, Part, TrainingConfig
 from vaekit.objectives import Facts
+from vaekit.optimizer import build_optimizer
 from vaekit.schedules import constant
 from vaekit.training.acceleration import compile_jointly
 from vaekit.training.ema import Ema
-from vaekit.training.optimizer import build_optimizer
 from vaekit.training.own import Own
 from vaekit.training.step import Counters, TrainStep, forward_of
 

@@ -90,10 +90,10 @@ def features():
 
 
 def commands_in_features():
-    """Every command in backticks of docs/features.md and docs/troubleshooting.md, and of the latter's blocks."""
-    troubleshooting = (ROOT / "docs" / "troubleshooting.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", troubleshooting, re.DOTALL)
-    spans = re.findall(r"`([^`\n]+)`", features() + re.sub(r"```.*?```", "", troubleshooting, flags=re.DOTALL))
+    """Every command in backticks of docs/features.md and two other pages, and of the blocks of those."""
+    others = "".join((ROOT / "docs" / f"{name}.md").read_text() for name in ("troubleshooting", "disentanglement"))
+    blocks = re.findall(r"```sh\n(.*?)```", others, re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", features() + re.sub(r"```.*?```", "", others, flags=re.DOTALL))
     spans += [line for block in blocks for line in block.splitlines()]
     return [span for span in spans if span.split()[0] in ("vaekit", "make", "python") or span.startswith("scripts/")]
 
@@ -151,6 +151,12 @@ def test_the_snippet_of_the_features_prints_the_shapes_beside_it(capsys):
     exec(block, {})
     shapes = [tuple(map(int, found)) for found in re.findall(r"\[(\d+), (\d+)\]", capsys.readouterr().out)]
     assert shapes == [tuple(map(int, found)) for found in re.findall(r"\((\d+), (\d+)\)", block.split("#")[-1])]
+
+
+def test_the_python_of_the_disentanglement_page_runs():
+    (block,) = python_blocks("docs/disentanglement.md")
+    assert block.count("assert ") == 1
+    exec(block, {})
 
 
 def test_the_gallery_shows_small_pictures_that_are_there_and_every_picture_is_shown():

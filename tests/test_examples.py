@@ -32,6 +32,10 @@ CASES = {
         ["--only", "collapse", "--seeds", "1", "--", *SHORT],
         ["active units", "`objective.free_bits=0.5` | "],
     ),
+    "disentangle.py": (
+        ["--recipe", "digits", "--seeds", "1", "--a", "objective.beta=0", "--", *SHORT],
+        ["MIG", "B: objective={kind: elbo, beta: 4}", "of 1", "elbo_nats"],
+    ),
     "own_dataloader.py": (
         ["--count", "120", "model.network={kind: mlp, widths: [16]}", "training.epochs=1", "training.warmup=0"],
         ["PSNR", "recon_grid.png"],
@@ -64,6 +68,12 @@ def test_the_loss_by_hand_is_the_loss(capsys, monkeypatch):
     line = next(line for line in run("random_batch.py", [], capsys, monkeypatch).splitlines() if "by hand" in line)
     by_hand, by_vaekit = line.split()[2], line.split()[6]
     assert abs(float(by_hand) - float(by_vaekit)) < 0.01
+
+
+def test_objectives_are_compared_seed_by_seed():
+    table = runpy.run_path(str(EXAMPLES / "disentangle.py"), run_name="disentangle")["table"]
+    found = table({"A": [{"mig": 0.1}, {"mig": 0.3}], "B": [{"mig": 0.2}, {"mig": 0.2}]})
+    assert "0.200 ± 0.141" in found and "0.200 ± 0.000" in found and found.endswith("1 of 2")
 
 
 def test_every_variant_of_the_architectures_is_a_valid_config():

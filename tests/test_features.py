@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -185,11 +186,11 @@ def test_halves_have_no_image_in_common_and_take_the_validation_set_only_where_n
     test = Dataset(torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1))
     validation = Dataset(torch.arange(100, 130, dtype=torch.uint8).view(-1, 1, 1, 1))
     first, second = held_out_halves(test, validation, 20, 0)
-    assert sorted(torch.cat([first, second]).flatten().tolist()) == list(range(40))
+    assert sorted(torch.cat([first.images, second.images]).flatten().tolist()) == list(range(40))
     first, second = held_out_halves(test, validation, 1000, 0)
-    both = torch.cat([first, second]).flatten().tolist()
+    both = torch.cat([first.images, second.images]).flatten().tolist()
     assert len(first) == len(second) == 35 and len(set(both)) == 70
-    assert not torch.equal(first, held_out_halves(test, validation, 1000, 1)[0])
+    assert not torch.equal(first.images, held_out_halves(test, validation, 1000, 1)[0].images)
     with pytest.raises(DataError, match="empty"):
         held_out_halves(test.subset(torch.arange(0)), validation, 10, 0)
 
@@ -246,6 +247,25 @@ def test_a_sampler_is_a_row_fitted_once_and_others_only_where_asked_for(digits_r
     assert answer.code == 2 and "did you mean 'mixture'" in answer.err and answer.err.count("\n") == 1
 
 
+def test_a_saved_sampler_whose_package_is_gone_costs_its_row_alone(digits_run, vaekit, tmp_path, monkeypatch):
+    pytest.importorskip("zuko")
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    assert vaekit("sample", run, "--sampler", "flow", "--count", 4).code == 0
+    whole = vaekit("quality", run, "--count", 40)
+    assert "flow samples" in whole.out and "unavailable" not in whole.out
+    monkeypatch.setitem(sys.modules, "zuko", None)
+    answer = vaekit("quality", run, "--count", 40)
+    assert answer.code == 0, answer.err
+    (line,) = (line for line in answer.out.splitlines() if "flow samples" in line)
+    assert "unavailable, needs zuko" in line
+    same = [line for line in whole.out.splitlines() if line.split()[:1] in (["real"], ["prior"], ["mixture"])]
+    assert len(same) == 3 and [line.split() for line in same] == [
+        line.split() for line in answer.out.splitlines() if line.split()[:1] in (["real"], ["prior"], ["mixture"])
+    ]
+    asked = vaekit("quality", run, "--count", 40, "--sampler", "flow")
+    assert asked.code == 2 and "vaekit[flows]" in asked.err and asked.err.count("\n") == 1
+
+
 def test_a_row_of_a_sampler_shows_what_the_sampler_draws(digits_run, tmp_path):
     run = shutil.copytree(digits_run, tmp_path / "run")
     trained = load(run)
@@ -257,7 +277,7 @@ def test_a_row_of_a_sampler_shows_what_the_sampler_draws(digits_run, tmp_path):
 
 def test_draws_are_of_the_likelihood_around_the_means(digits_run):
     trained = load(digits_run)
-    images = dataset_of(trained, "test", None).images
+    images = dataset_of(trained, "test", None)
     state = torch.get_rng_state()
     made = {name: source(200) for name, source in sources_of(trained, images, 0, drawn=True).items()}
     assert torch.equal(torch.get_rng_state(), state)

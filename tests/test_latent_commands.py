@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from small_runs import SIZES
 
-from vaekit import load
+from vaekit import load, plots
 from vaekit.data.dataset import load_splits
 from vaekit.runs import train
 
@@ -203,6 +203,20 @@ def test_traversals_are_ordered_by_kl_and_written_each(vaekit, run):
     codes = np.load(run / "grids" / "traversals.npy")
     for dim, row in zip(dims, codes, strict=True):
         assert np.allclose(row[:, dim], [-3, 0, 3]) and np.ptp(np.delete(row, dim, 1), axis=0).max() == 0
+
+
+def test_sheets_say_what_their_rows_and_columns_are(vaekit, run, files, monkeypatch):
+    said, draw = [], plots.labelled_grid
+    monkeypatch.setattr(plots, "labelled_grid", lambda rows, **words: said.append(words) or draw(rows, **words))
+    assert vaekit("traverse", run, "--dims", "2", "--steps", "3", "--aggregate").code == 0
+    together, alone = said
+    assert "deviations of the aggregate posterior" in together["title"] and "values of z2" in alone["title"]
+    assert together["column_labels"] == ["−3.00", "0.00", "+3.00"] != alone["column_labels"]
+    assert vaekit("attribute", run, files[0], "--class", "7").code == 0
+    assert vaekit("attribute", run, "--class", "7").code == 0
+    of_file, of_class = said[2:]
+    assert of_file["row_labels"] == [files[0].name] and of_file["title"].startswith("each row: an image;")
+    assert "an image of a class;" in of_class["title"] and "7" not in of_class["row_labels"]
 
 
 def test_traversals_of_named_dimensions_around_an_image(vaekit, run, files):

@@ -12,11 +12,11 @@ from vaekit.config.schema import TrainingConfig
 from vaekit.errors import CheckpointError, ConfigError, NumericalError
 from vaekit.objectives import Learned, capacity, geco
 from vaekit.objectives.learned import with_own
+from vaekit.optimizer import build_optimizer
 from vaekit.runs import read_config, train
 from vaekit.schedules import constant
 from vaekit.trace import terms
 from vaekit.training.ema import Ema
-from vaekit.training.optimizer import build_optimizer
 from vaekit.training.own import Own
 from vaekit.training.step import Counters, TrainStep, forward_of
 

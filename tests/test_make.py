@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TARGETS = [
     "help", "install", "install-dev", "demo", "train-mnist", "train-fashion", "train-cifar10", "train-afhq", "eval",
-    "sample", "viz-recon", "viz-traverse", "viz-scatter", "interpolate", "compare-dae", "test", "test-slow", "lint",
-    "format", "bench", "clean", "clean-all",
+    "sample", "viz-recon", "viz-traverse", "viz-scatter", "interpolate", "compare-dae", "selftest", "test", "test-slow",
+    "lint", "format", "bench", "clean", "clean-all",
 ]  # fmt: skip
 PROGRAM = f"""#!{sys.executable}
 import sys
@@ -79,6 +79,7 @@ def test_make_accepts_every_target(place, target):
         ("train-afhq", "train afhq --data-dir my data training.epochs=1"),
         ("eval", "evaluate my run --data-dir my data training.epochs=1"),
         ("viz-recon", "reconstruct my run --data-dir my data training.epochs=1"),
+        ("selftest", "selftest training.epochs=1"),
         ("compare-dae", "compare-dae digits --data-dir my data training.epochs=1"),
     ],
 )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from vaekit import plots
-from vaekit.plots.letters import broken, fitting, letters, signed
+from vaekit.plots.anomalies import elbo_histogram
+from vaekit.plots.letters import broken, counted, fitting, letters, signed
 
 LONG = "01fd527c-da05-4141-861c-3aaec8070601-" * 4 + "end.jpg"
 
@@ -23,6 +24,37 @@ def test_texts_are_no_wider_than_asked_and_lose_no_short_word(width):
 def test_numbers_have_a_true_minus_and_zero_has_no_sign():
     assert [signed(v) for v in (-2, -0.004, 0.0, 0.125, 3)] == ["−2.00", "0.00", "0.00", "0.12", "3.00"]
     assert [signed(v, plus=True) for v in (-0.75, 0.0, 0.75)] == ["−0.75", "0.00", "+0.75"]
+
+
+def test_one_is_singular_and_thousands_are_parted():
+    assert [counted(n, "image") for n in (0, 1, 2, 3068)] == ["0 images", "1 image", "2 images", "3,068 images"]
+
+
+def test_images_are_counted_in_whole_numbers():
+    axes = elbo_histogram(np.random.default_rng(0).normal(size=196), [0.1], "ELBO").axes[0]
+    assert all(float(tick).is_integer() for tick in axes.get_yticks())
+    assert "1 image given" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("dims", [1, 3, 16, 40])
+def test_a_legend_hides_no_bar(dims):
+    figure = plots.kl_bars(np.full(dims, 3.0), np.arange(dims) % 2 == 0, title="t")
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    legend = axes.get_legend().get_window_extent()
+    assert not any(legend.overlaps(bar.get_window_extent()) for bar in axes.patches if bar.get_height() > 0)
+
+
+def test_a_schedule_is_drawn_once_and_the_terms_of_both_splits():
+    history = [
+        {"epoch": i, "split": split, "elbo": -9.0 + i, "distortion": 7.0, "rate": 2.0, "beta": 0.5 * i}
+        for i in range(3) for split in ("train", "validation")
+    ]  # fmt: skip
+    panels = {axes.get_title(): axes for axes in plots.loss_curves(history).axes}
+    assert {title: len(axes.lines) for title, axes in panels.items()} == {
+        "−ELBO": 2, "distortion": 2, "rate (KL)": 2, "β": 1,
+    }  # fmt: skip
+    assert list(panels["β"].lines[0].get_ydata()) == [0.0, 0.5, 1.0]
 
 
 def inked(sheet):

@@ -36,6 +36,7 @@ EXPECTED = {
     "digits-infovae": Expected((1, 8, 8), 16),
     "digits-iwae": Expected((1, 8, 8), 16),
     "digits-tc": Expected((1, 8, 8), 16),
+    "digits-conditional": Expected((1, 8, 8), 16),
     "fashion-mnist": Expected((1, 32, 32), 32, [32, 64, 128]),
     "fashion-mnist-2d": Expected((1, 32, 32), 2, [32, 64, 128]),
     "folder": Expected((3, 64, 64), 64),
@@ -43,6 +44,7 @@ EXPECTED = {
     "mnist-2d": Expected((1, 28, 28), 2),
     "mnist-beta": Expected((1, 28, 28), 20, [200]),
     "mnist-mlp": Expected((1, 28, 28), 20, [200]),
+    "sprites": Expected((1, 32, 32), 10, [256, 256]),
 }
 
 
@@ -53,7 +55,8 @@ def made_images(monkeypatch):
     def load_made(source, config, progress):
         shape = source.shape or EXPECTED[config.path or "arrays"].shape
         images = np.random.default_rng(0).integers(0, 256, (COUNT, *shape), np.uint8)
-        return sources.Loaded(Dataset(torch.from_numpy(images)), None, None, "made")
+        labelled = Dataset(torch.from_numpy(images), torch.arange(COUNT) % 3, ("a", "b", "c"))
+        return sources.Loaded(labelled, None, None, "made")
 
     for name, source in sources.SOURCES.items():
         monkeypatch.setitem(sources.SOURCES, name, replace(source, load=load_made))

@@ -9,7 +9,7 @@ from small_runs import SIZES
 from torch.distributions import Normal
 
 from vaekit import load, sampling
-from vaekit.data.dataset import load_splits
+from vaekit.data.dataset import Dataset, load_splits
 from vaekit.errors import ConfigError, DataError
 from vaekit.runs import train
 
@@ -205,7 +205,7 @@ def test_standardised_neighbours_do_not_depend_on_the_units_of_a_dimension():
 
 def test_posterior_codes_follow_the_posterior(model, data):
     images = data.images[:2]
-    codes = sampling.posterior_codes(model, images, 4000, seed=1)
+    codes = sampling.posterior_codes(model, Dataset(images), 4000, seed=1)
     q = model.model.q(model.pixels.of_loose_images(images))
     error = q.stddev.detach().numpy() / np.sqrt(4000)
     assert (np.abs(codes.mean(1) - q.mean.detach().numpy()) < 5 * error).all()
@@ -215,16 +215,18 @@ def test_posterior_codes_follow_the_posterior(model, data):
 def test_posterior_codes_at_temperature_0_are_the_mean_and_2_is_twice_as_far(model, data):
     images = data.images[:5]
     mean = model.encode(list(images[:, 0].numpy()))
-    assert np.allclose(sampling.posterior_codes(model, images, 3, temperature=0), mean[:, None], atol=1e-5)
-    one, two = (sampling.posterior_codes(model, images, 3, temperature=t, seed=2) - mean[:, None] for t in (1, 2))
+    assert np.allclose(sampling.posterior_codes(model, Dataset(images), 3, temperature=0), mean[:, None], atol=1e-5)
+    one, two = (
+        sampling.posterior_codes(model, Dataset(images), 3, temperature=t, seed=2) - mean[:, None] for t in (1, 2)
+    )
     assert np.allclose(2 * one, two, atol=1e-5)
 
 
 def test_batch_size_changes_no_code(model, data, monkeypatch):
     images = data.images[:9]
-    codes, means = sampling.posterior_codes(model, images, 2), sampling.encode_dataset(model, data)
+    codes, means = sampling.posterior_codes(model, Dataset(images), 2), sampling.encode_dataset(model, data)
     monkeypatch.setattr(sampling, "BATCH", 4)
-    assert np.allclose(sampling.posterior_codes(model, images, 2), codes, atol=1e-5)
+    assert np.allclose(sampling.posterior_codes(model, Dataset(images), 2), codes, atol=1e-5)
     assert np.allclose(sampling.encode_dataset(model, data), means, atol=1e-5)
 
 

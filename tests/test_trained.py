@@ -10,7 +10,7 @@ from small_runs import SIZES, state_of
 
 from vaekit import load, plots
 from vaekit.checkpoint import load_checkpoint, locate, point, saved_steps
-from vaekit.data.dataset import load_splits
+from vaekit.data.dataset import Dataset, load_splits
 from vaekit.errors import CheckpointError, ConfigError, DataError
 from vaekit.pictures import picture_run
 from vaekit.plots import loss_curves
@@ -194,12 +194,12 @@ def test_batch_size_changes_nothing(grey, colour, digits, monkeypatch):
     images = np.random.default_rng(5).integers(0, 256, (7, 6, 10, 3), np.uint8)
     for model, batch in ((grey, digits), (colour, images)):
         codes = model.encode(batch)
-        means = model.reconstruct_prepared(model.prepare(batch))
+        means = model.reconstruct_prepared(Dataset(model.prepare(batch)))
         samples = model.sample_means(13, seed=2)
         for size in (1, 3):
             monkeypatch.setattr("vaekit.trained.BATCH", size)
             assert np.allclose(model.encode(batch), codes, atol=1e-6)
-            assert torch.allclose(model.reconstruct_prepared(model.prepare(batch)), means, atol=1e-6)
+            assert torch.allclose(model.reconstruct_prepared(Dataset(model.prepare(batch))), means, atol=1e-6)
             assert torch.allclose(model.sample_means(13, seed=2), samples, atol=1e-6)
             monkeypatch.undo()
 

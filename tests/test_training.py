@@ -32,6 +32,7 @@ from vaekit.data.pixels import Pixels
 from vaekit.errors import ConfigError, DataError, NumericalError
 from vaekit.noise import BlockNoise
 from vaekit.objectives import elbo
+from vaekit.optimizer import OPTIMIZERS, Update, build_optimizer
 from vaekit.runs import train
 from vaekit.schedules import constant
 from vaekit.trace import terms
@@ -39,7 +40,6 @@ from vaekit.training import validation
 from vaekit.training.ema import Ema
 from vaekit.training.loggers import Several, Silent
 from vaekit.training.loop import Trainer
-from vaekit.training.optimizer import OPTIMIZERS, Update, build_optimizer
 from vaekit.training.step import FIRST_SCALE, Counters, TrainStep, forward_of
 
 SHAPE = (1, 6, 5)

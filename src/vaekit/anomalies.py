@@ -16,7 +16,7 @@ from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.report import csv_text
 from vaekit.inference import SAMPLES, Score, Scored, Scorer, read_images, refuse_failures
-from vaekit.models import VAE
+from vaekit.models import VAE, context_of
 from vaekit.plots.anomalies import elbo_histogram
 from vaekit.runs import dataset_of, run_folder
 from vaekit.trained import Trained, load
@@ -57,6 +57,7 @@ def rank_anomalies(
     which: str = "best",
     device: str = "auto",
     data_dir: str | None = None,
+    given: str | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Anomalies:
     """grids/anomalies.png and reports/anomalies.csv: images by rising ELBO, with percentiles among test images.
@@ -66,7 +67,7 @@ def rank_anomalies(
     arXiv:1810.09136), and stands at the other end, near percentile 100.
     DataError where no image can be read, or the test set is empty; ConfigError for an autoencoder.
     """
-    trained = load(run, which=which, device=device)
+    trained = load(run, which=which, device=device, given=given)
     if not isinstance(trained.model, VAE):
         raise ConfigError("an autoencoder has no ELBO to rank by; train a model with model.kind=vae")
     scorer, folder = Scorer(trained, samples, seed), run_folder(Path(run))
@@ -82,13 +83,14 @@ def rank_anomalies(
     reference: list[float] = []
     for start in range(0, len(test), BATCH):
         part = test.images[start : start + BATCH].to(trained.device)
+        labels = context_of(trained.model, test, start, len(part))
         if reading is None:
-            batch = scorer(_names(test, start, len(part)), part)
+            batch = scorer(_names(test, start, len(part)), part, labels)
             strangest.add(batch)
             scores += batch.scores
             reference += [elbo_of(score) for score in batch.scores]
         else:
-            reference += scorer.elbos(part).tolist()
+            reference += scorer.bounds(part, labels).elbo.tolist()
         progress((start + len(part)) / len(test))
     ordered = np.sort(np.asarray(reference))
     ranking = rank(scores, ordered)
@@ -170,7 +172,10 @@ def _picture(trained: Trained, ranking: list[Ranked], reference: Array, stranges
         for entry in shown
     ]
     stacks = np.stack([strangest.kept[entry.name][1] for entry in shown])
-    titles = (f"the {len(shown)} least expected of {len(ranking):,} images; below each its reconstruction",)
+    which = f"the {len(shown)} least expected of {len(ranking):,} images"
+    if len(shown) == len(ranking):
+        which = f"{plots.counted(len(shown), 'image')}, the least expected first"
+    titles = (f"{which}; below each its reconstruction",)
     return plots.stacked([histogram, plots.captioned_sheet(stacks, captions, titles=titles)])
 
 

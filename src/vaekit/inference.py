@@ -17,7 +17,7 @@ from torch import Tensor
 from vaekit.data.store import find_images
 from vaekit.errors import DataError
 from vaekit.evaluation.evaluate import base_measure, bits_offset
-from vaekit.evaluation.likelihood import bounds_of_each
+from vaekit.evaluation.likelihood import Bounds, bounds_of_each
 from vaekit.evaluation.quality import psnr, ssim
 from vaekit.models import VAE
 from vaekit.trained import Trained
@@ -122,31 +122,32 @@ class Scorer:
         self.trained, self.samples, self.seed = trained, samples, seed
         self.coding = coding_of(trained)
 
-    def elbos(self, images: Tensor) -> Tensor:
-        """ELBO of uint8 images (N, C, H, W) in the network's shape: float64 (N,), nats."""
-        assert isinstance(self.trained.model, VAE)
-        return bounds_of_each(self.trained.model, images, self.trained.pixels, self.samples, self.seed).elbo
+    def bounds(self, images: Tensor, labels: Tensor | None) -> Bounds:
+        """The bounds of uint8 images (N, C, H, W) in the network's shape, each as if it were alone."""
+        model, pixels = self.trained.model, self.trained.pixels
+        assert isinstance(model, VAE)
+        return bounds_of_each(model, images, pixels, self.samples, self.seed, context=labels)
 
-    def __call__(self, names: Sequence[str], images: Tensor) -> Scored:
-        """All numbers of uint8 images (N, C, H, W) in the network's shape."""
+    def __call__(self, names: Sequence[str], images: Tensor, labels: Tensor | None = None) -> Scored:
+        """All numbers of uint8 images (N, C, H, W) in the network's shape; `labels` are for a conditional model."""
         trained = self.trained
         with torch.no_grad():
-            codes = trained.model.encode(trained.pixels.of_loose_images(images))
-            decoded = trained.cropped(trained.model.decode(codes).mean).clamp(0, 1)
+            codes = trained.model.encode(trained.pixels.of_loose_images(images), labels)
+            decoded = trained.cropped(trained.model.decode(codes, labels).mean).clamp(0, 1)
         originals = trained.cropped(images.float() / 255)
         quality = zip(names, psnr(decoded, originals).tolist(), ssim(decoded, originals).tolist(), strict=True)
         return Scored(
             originals.cpu(),
             decoded.cpu(),
             codes.cpu(),
-            [Score(*close, *terms) for close, terms in zip(quality, self._likelihoods(images), strict=True)],
+            [Score(*close, *terms) for close, terms in zip(quality, self._likelihoods(images, labels), strict=True)],
         )
 
-    def _likelihoods(self, images: Tensor) -> Iterator[tuple[float | None, ...]]:
+    def _likelihoods(self, images: Tensor, labels: Tensor | None) -> Iterator[tuple[float | None, ...]]:
         if not isinstance(self.trained.model, VAE):
             yield from [(None,) * 6] * len(images)
             return
-        found = bounds_of_each(self.trained.model, images, self.trained.pixels, self.samples, self.seed)
+        found = self.bounds(images, labels)
         for elbo, distortion, rate in torch.stack([found.elbo, found.distortion, found.rate], 1).tolist():
             bits, coding = self.coding.bits(elbo), self.coding
             if bits is None or coding.input_bits is None:

@@ -30,6 +30,7 @@ class VAE(nn.Module):
     def __init__(self, prior: Prior, posterior: Posterior, likelihood: Likelihood, classes: int = 0) -> None:
         super().__init__()
         self.prior, self.posterior, self.likelihood, self.classes = prior, posterior, likelihood, classes
+        self.given: Tensor | None = None  # the class, int64 (1,), of every image for which a call names none
 
     def q(self, x: Tensor, context: Tensor | None = None) -> LatentDistribution:
         """q(z | x): batch (B,)."""
@@ -41,11 +42,18 @@ class VAE(nn.Module):
         p: LatentDistribution = self.prior(self.posterior, self._checked(context))
         return p
 
+    def p_of_classes(self) -> LatentDistribution:
+        """p(z) of the class that is given, or of each class (batch () where it is the same for all)."""
+        if not self.classes or self.given is not None:
+            return self.p()
+        return self.p(torch.arange(self.classes, device=next(self.parameters()).device))
+
     def _checked(self, context: Tensor | None) -> Tensor | None:
         """ConfigError unless a context is there exactly where the model was made for one."""
+        context = self.given if context is None else context
         if (context is not None) != (self.classes > 0):
             made = (
-                f"conditional on {self.classes} classes: give the label of each image"
+                f"conditional on {self.classes} classes: give the label of each image (--given CLASS)"
                 if self.classes
                 else "not conditional: give no labels"
             )
@@ -185,5 +193,10 @@ Model = VAE | Autoencoder
 
 
 def context_of(model: Model, dataset: Dataset, start: int, count: int) -> Tensor | None:
-    """The labels of images start … of a data set for a conditional model, None for others."""
-    return dataset.context(next(model.parameters()).device, start, count) if model.classes else None
+    """The labels of images start … of a data set for a conditional model, None for others.
+
+    Images without labels are left to the class that the model is `given`.
+    """
+    if not model.classes or dataset.labels is None:
+        return None
+    return dataset.context(next(model.parameters()).device, start, count)

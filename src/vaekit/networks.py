@@ -56,7 +56,7 @@ class WithPlane(nn.Module):
         self.planes = nn.Embedding(classes, math.prod(self.side))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        plane = self.planes(context).view(len(x), 1, *self.side)
+        plane = self.planes(context).view(-1, 1, *self.side).expand(len(x), -1, -1, -1)
         return self.encoder(torch.cat([x, plane.to(x.dtype)], 1))
 
 

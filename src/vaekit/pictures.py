@@ -47,17 +47,17 @@ def _save_reconstructions(trained: Trained, dataset: Dataset, folder: Path, coun
     if len(dataset) == 0:
         raise DataError("the test set is empty, so there is nothing to reconstruct; give image files")
     chosen = torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long()
-    images = dataset.images[chosen]
+    images = dataset.subset(chosen)
     decoded = trained.cropped(trained.reconstruct_prepared(images)).cpu().numpy()
-    rows = plots.reconstruction_rows(trained.cropped(images).numpy() / 255, decoded)
+    rows = plots.reconstruction_rows(trained.cropped(images.images).numpy() / 255, decoded)
     names = ["test image", "reconstruction", "difference"] * (len(rows) // 3)
-    title = f"{len(images)} test images, decoded from their mean codes; differences are absolute"
+    title = f"{plots.counted(len(images), 'test image')}, decoded from mean codes; differences are absolute"
     sheet = plots.labelled_grid(rows, title=title, row_labels=names)
     return plots.save_picture(sheet, folder / "grids" / "recon_grid.png")
 
 
 def _save_samples(trained: Trained, folder: Path, count: int, temperature: float, seed: int) -> Path:
     means = trained.sample_means(count, temperature=temperature, seed=seed).clamp(0, 1).cpu().numpy()
-    title = f"{count} samples from the prior, temperature {temperature:g}"
+    title = f"{plots.counted(count, 'sample')} from the prior, temperature {temperature:g}"
     grid = plots.labelled_grid(plots.rows_of(means, min(10, count)), title=title)
     return plots.save_picture(grid, folder / "samples" / "prior_samples.png")

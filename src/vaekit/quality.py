@@ -21,8 +21,8 @@ from vaekit.evaluation.features import accuracy, extractor_for
 from vaekit.evaluation.report import write_quality
 from vaekit.evaluation.score import Score, Source, score_metrics, score_sources
 from vaekit.models import VAE
-from vaekit.noise import BlockNoise, derived_seed, no_noise
-from vaekit.posthoc import SAMPLERS, sampler_folder, sampler_for, sampler_named
+from vaekit.noise import BlockNoise, derived_seed
+from vaekit.posthoc import SAMPLERS, lacking, sampler_folder, sampler_for, sampler_named
 from vaekit.runs import run_folder
 from vaekit.trained import BATCH, Trained, load
 
@@ -32,12 +32,16 @@ FITTED = "mixture"  # of the samplers, the one that is quick enough to be fitted
 
 @dataclass(frozen=True)
 class Quality:
-    """The table, what compared the images, the flat metrics that were written, and where the table is."""
+    """The table, what compared the images, the flat metrics that were written, and where the table is.
+
+    `unavailable`: sources that could not be had, and what they need.
+    """
 
     rows: list[Score]
     extractor: str
     metrics: dict[str, Any]
     path: Path
+    unavailable: dict[str, str]
 
 
 def quality(
@@ -46,7 +50,7 @@ def quality(
     count: int = 2000,
     seed: int = 0,
     sources: Mapping[str, Source] | None = None,
-    samplers: Sequence[str] = (),
+    samplers: Sequence[str] | None = (),
     drawn: bool = False,
     weights: Path | None = None,
     which: str = "best",
@@ -59,13 +63,17 @@ def quality(
     The test set is cut in two: one part is what all are compared with, the other is the row of real images and what
     is reconstructed, for a set that is compared with its own reconstructions looks better than real. Images are
     decoded means, as everywhere; `drawn` adds rows of draws from p(x | z). `samplers` are samplers of the aggregate
-    posterior, each a row: the one saved with the run, or fitted now. `sources` are further rows by name: a function
-    of a count that gives images (N, C, H, W) in [0, 1]. Every row has `count` images, fewer where the data has not as
+    posterior, each a row: the one saved with the run, or fitted now; None for the mixture and what else is
+    saved, as far as the packages that they need are installed. `sources` are further rows by name: a function of a
+    count that gives images (N, C, H, W) in [0, 1]. Every row has `count` images, fewer where the data has not as
     many, since distances depend on it. Written to reports/quality.csv and among the metrics. ConfigError for an
     unknown sampler.
     """
     if weights is not None and not weights.is_dir():
         raise ConfigError(f"--weights {weights} is no folder; give the folder that holds the weight files")
+    unavailable: dict[str, str] = {}
+    if samplers is None:
+        samplers, unavailable = usual_samplers(run)
     for kind in samplers:
         sampler_named(kind)
     trained = load(run, which=which, device=device)
@@ -78,12 +86,12 @@ def quality(
         splits.train, splits.facts["fingerprint"], size, weights=weights, device=trained.device, announce=announce
     )
     fitted = {
-        f"{kind}_samples": sampled(trained, run_folder(Path(run)), kind, splits.train, seed, announce)
+        _row(kind): sampled(trained, run_folder(Path(run)), kind, splits.train, seed, announce)
         for kind in dict.fromkeys(samplers)
     }
     every = {**sources_of(trained, other, seed, drawn), **fitted, **(sources or {})}
     announce(f"{len(every)} sources of {count:,} images against {count:,} test images, by {extractor.about}")
-    rows = list(score_sources(extractor, content_of(real, size), every))
+    rows = list(score_sources(extractor, content_of(real.images, size), every))
     folder = locate(Path(run), which)
     metrics = {
         **score_metrics(extractor, rows),
@@ -97,22 +105,30 @@ def quality(
         metrics["quality_proxy_accuracy"] = share
     if extractor.sha256:
         metrics["quality_weights_sha256"] = extractor.sha256
-    return Quality(rows, extractor.about, metrics, write_quality(run_folder(Path(run)), rows, metrics))
+    path = write_quality(run_folder(Path(run)), rows, metrics)
+    return Quality(rows, extractor.about, metrics, path, unavailable)
 
 
-def usual_samplers(run: str | Path) -> list[str]:
-    """The mixture, and what else the run keeps a fit of."""
-    return [kind for kind in SAMPLERS if kind == FITTED or sampler_folder(run_folder(Path(run)), kind).is_dir()]
+def usual_samplers(run: str | Path) -> tuple[list[str], dict[str, str]]:
+    """The mixture and what else the run keeps a fit of; and rows of these that a package is missing for, with why."""
+    kinds = [kind for kind in SAMPLERS if kind == FITTED or sampler_folder(run_folder(Path(run)), kind).is_dir()]
+    missing = {kind: package for kind in kinds if (package := lacking(kind))}
+    unavailable = {_row(kind): f"unavailable, needs {package}" for kind, package in missing.items()}
+    return [kind for kind in kinds if kind not in missing], unavailable
 
 
-def sources_of(trained: Trained, images: Tensor, seed: int, drawn: bool = False) -> dict[str, Source]:
-    """These uint8 images, their reconstructions, and prior samples where there is a prior: decoded means, and draws."""
+def _row(kind: str) -> str:
+    return f"{kind}_samples"
+
+
+def sources_of(trained: Trained, data: Dataset, seed: int, drawn: bool = False) -> dict[str, Source]:
+    """These images, their reconstructions, and prior samples where there is a prior: decoded means, and draws."""
     found: dict[str, Source] = {
-        "real": lambda n: trained.cropped(images[:n]).float() / 255,
-        "reconstructions": lambda n: _reconstructed(trained, images[:n], None),
+        "real": lambda n: trained.cropped(data.images[:n]).float() / 255,
+        "reconstructions": lambda n: _reconstructed(trained, data.subset(torch.arange(n)), None),
     }
     if drawn:
-        found["reconstructions_drawn"] = lambda n: _reconstructed(trained, images[:n], seed)
+        found["reconstructions_drawn"] = lambda n: _reconstructed(trained, data.subset(torch.arange(n)), seed)
     if isinstance(trained.model, VAE):
         found["prior_samples"] = lambda n: trained.cropped(trained.sample_means(n, seed=seed)).cpu()
         if drawn:
@@ -132,8 +148,8 @@ def sampled(
     return lambda n: _decoded(trained, sampler.sample(n, seed=seed))
 
 
-def held_out_halves(test: Dataset, validation: Dataset, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Two sets of `count` uint8 images without a common one, by the seed; fewer where the data has not as many.
+def held_out_halves(test: Dataset, validation: Dataset, count: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Two sets of `count` images without a common one, by the seed; fewer where the data has not as many.
 
     Of the test set alone if it is large enough, else of test and validation set together. DataError without a test set.
     """
@@ -146,36 +162,47 @@ def held_out_halves(test: Dataset, validation: Dataset, count: int, seed: int) -
     order = torch.randperm(total, generator=generator)
     halves = (half.sort().values for half in (order[:count], order[count : 2 * count]))
     first, second = (
-        torch.cat([test.images[rows[rows < len(test)]], validation.images[rows[rows >= len(test)] - len(test)]])
+        joined(test.subset(rows[rows < len(test)]), validation.subset(rows[rows >= len(test)] - len(test)))
         for rows in halves
     )
     return first, second
 
 
+def joined(first: Dataset, second: Dataset) -> Dataset:
+    """The images of both, and their labels where both have some."""
+    labelled = first.labels is not None and second.labels is not None
+    labels = torch.cat([first.labels, second.labels]) if labelled else None  # type: ignore[list-item]
+    return Dataset(torch.cat([first.images, second.images]), labels, first.class_names)
+
+
 @torch.no_grad()
 def _decoded(trained: Trained, codes: Array) -> Tensor:
-    parts = torch.as_tensor(codes, dtype=torch.float32, device=trained.device).split(BATCH)
-    return trained.cropped(torch.cat([trained.model.decode(part).mean for part in parts])).cpu()
+    z, labels = torch.as_tensor(codes, dtype=torch.float32, device=trained.device), trained.labels_in_turn(len(codes))
+    means = [
+        trained.model.decode(z[rows], None if labels is None else labels[rows]).mean
+        for rows in (slice(first, first + BATCH) for first in range(0, len(z), BATCH))
+    ]
+    return trained.cropped(torch.cat(means)).cpu()
 
 
 @torch.no_grad()
-def _reconstructed(trained: Trained, images: Tensor, seed: int | None) -> Tensor:
+def _reconstructed(trained: Trained, images: Dataset, seed: int | None) -> Tensor:
     """Decoded means of the mean codes, or one draw from each p(x | z)."""
-    parts = []
     with _seeded(seed):
-        for part in images.split(BATCH):
-            px = trained.model(trained.pixels.of_loose_images(part.to(trained.device)), 1, no_noise).px
-            parts.append((px.mean if seed is None else px.sample())[0].cpu())
+        parts = [(px.mean if seed is None else px.sample())[0].cpu() for px in trained.described(images)]
     return trained.cropped(torch.cat(parts))
 
 
 @torch.no_grad()
 def _prior_draws(trained: Trained, count: int, seed: int) -> Tensor:
     assert isinstance(trained.model, VAE)
+    labels = trained.labels_in_turn(count)
     parts = []
     with _seeded(seed):
         for first in range(0, count, BATCH):
-            px = trained.model.generate(min(BATCH, count - first), BlockNoise(seed, first))
+            size = min(BATCH, count - first)
+            context = None if labels is None else labels[first : first + size]
+            px = trained.model.generate(size, BlockNoise(seed, first), context=context)
             parts.append(px.sample().cpu())
     return trained.cropped(torch.cat(parts))
 

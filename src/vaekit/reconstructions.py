@@ -44,6 +44,7 @@ def reconstruct_images(
     seed: int = 0,
     which: str = "best",
     device: str = "auto",
+    given: str | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Reconstructed:
     """grids/reconstructions.png and reports/reconstructions.csv of image files and of all images in folders.
@@ -52,7 +53,7 @@ def reconstruct_images(
     be read does not stop the others: it is in `failures`, and in the table. DataError where none can be read, and
     then nothing is written.
     """
-    trained = load(run, which=which, device=device)
+    trained = load(run, which=which, device=device, given=given)
     scorer, folder = Scorer(trained, samples, seed), run_folder(Path(run))
     grids = folder / "grids"
     writers: list[Writer] = [Pages(grids, pages)]

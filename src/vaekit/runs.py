@@ -321,8 +321,9 @@ def known_metrics(
 def health(run: str | Path, metrics: Metrics | None = None, *, which: str = "best") -> list[Finding]:
     """What looks wrong with a run, by these metrics (by default those in its reports/) and its whole history."""
     folder = locate(Path(run), "latest" if which == "best" else which)  # the best checkpoint may be of mid-training
-    history = load_checkpoint(folder, ()).state["progress"]["history"]
-    return diagnose(read_metrics(run_folder(Path(run))) | (metrics or {}), history)
+    progress = load_checkpoint(folder, ()).state["progress"]
+    known = read_metrics(run_folder(Path(run))) | (metrics or {})
+    return diagnose(known, progress["history"], progress.get("first_loss"))
 
 
 def run_folder(path: Path) -> Path:

@@ -16,7 +16,7 @@ from torch import Tensor
 from vaekit.data.batches import in_order
 from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError, DataError, suggest
-from vaekit.models import VAE
+from vaekit.models import VAE, context_of
 from vaekit.noise import BlockNoise, derived_seed
 from vaekit.trained import Trained
 
@@ -41,16 +41,16 @@ def some_rows(count: int, limit: int | None, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def encode_dataset(trained: Trained, dataset: Dataset) -> Array:
     """Codes (posterior means) of a data set in order: (N, D)."""
-    parts = [
-        trained.model.encode(trained.pixels.of_loose_images(images.to(trained.device))).cpu()
-        for _, images in in_order(dataset, BATCH)
-    ]
+    parts = []
+    for start, images in in_order(dataset, BATCH):
+        x = trained.pixels.of_loose_images(images.to(trained.device))
+        parts.append(trained.model.encode(x, context_of(trained.model, dataset, start, len(x))).cpu())
     return torch.cat(parts).numpy() if parts else np.zeros((0, trained.latent_dim), np.float32)
 
 
 @torch.no_grad()
-def posterior_codes(trained: Trained, images: Tensor, count: int, *, temperature: float = 1.0, seed: int = 0) -> Array:
-    """Samples of q(z | x): (N, count, D) for uint8 images (N, C, H, W) as `Trained.prepare` gives them.
+def posterior_codes(trained: Trained, images: Dataset, count: int, *, temperature: float = 1.0, seed: int = 0) -> Array:
+    """Samples of q(z | x): (N, count, D) for images as `Trained.prepare` gives them.
 
     `temperature` multiplies the posterior's spread: at 0 every sample is the mean. ConfigError for an autoencoder.
     """
@@ -59,8 +59,9 @@ def posterior_codes(trained: Trained, images: Tensor, count: int, *, temperature
         raise ConfigError("an autoencoder has no posterior to sample from; give a spread, or train a VAE")
     _check_spread(count, temperature)
     drawn = []
-    for start, part in in_order(Dataset(images.cpu()), BATCH):
-        q = model.q(trained.pixels.of_loose_images(part.to(trained.device)))
+    for start, part in in_order(images, BATCH):
+        x = trained.pixels.of_loose_images(part.to(trained.device))
+        q = model.q(x, context_of(model, images, start, len(x)))
         noise = BlockNoise(seed, start)(0, torch.Size((count, *q.batch_shape, *q.noise_shape)), q.mean)
         drawn.append(q.from_noise(noise, temperature).transpose(0, 1).cpu())
     return torch.cat(drawn).numpy()
@@ -73,7 +74,7 @@ def aggregate_samples(trained: Trained, data: Dataset) -> Array:
     """
     if not isinstance(trained.model, VAE):
         return encode_dataset(trained, data)
-    return posterior_codes(trained, data.images, 1)[:, 0]
+    return posterior_codes(trained, data, 1)[:, 0]
 
 
 def codes_near(code: Array, count: int, *, scale: float, seed: int = 0) -> Array:
@@ -130,7 +131,7 @@ def prior_moments(trained: Trained) -> tuple[Array, Array]:
     """Mean and standard deviation of the prior, each float64 (D,). ConfigError for an autoencoder."""
     if not isinstance(trained.model, VAE):
         raise ConfigError("an autoencoder has no prior; measure in its own codes instead, or train a VAE")
-    p = trained.model.p()
+    p = trained.model.p_of_classes()
     return p.mean.double().cpu().numpy(), p.stddev.double().cpu().numpy()
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vaekit.build import build_model
 from vaekit.checkpoint import Checkpoint, load_checkpoint, load_weights, locate
 from vaekit.config.schema import Config
+from vaekit.data.batches import in_order
+from vaekit.data.dataset import Dataset
 from vaekit.data.images import bytes_of_floats, open_image, pad_to, to_shape
 from vaekit.data.pixels import Pixels, content_of
-from vaekit.errors import ConfigError, DataError
-from vaekit.models import VAE, Model
+from vaekit.errors import ConfigError, DataError, suggest
+from vaekit.models import VAE, Model, context_of
 from vaekit.noise import BlockNoise, no_noise
 from vaekit.training.device import choose_device, place
 
@@ -75,13 +78,19 @@ class Trained:
         return torch.cat([self.model.encode(part) for part in x.split(BATCH)]).cpu().numpy()
 
     @torch.no_grad()
-    def decode(self, codes: Array | Tensor) -> Array:
-        """uint8 images (N, H, W) or (N, H, W, 3) from codes (N, D), without padding. ConfigError for another D."""
+    def decode(self, codes: Array | Tensor, labels: Tensor | None = None) -> Array:
+        """uint8 images (N, H, W) or (N, H, W, 3) from codes (N, D), without padding. ConfigError for another D.
+
+        A conditional model decodes images of these classes, int64 (N,), or of the class that it was loaded with;
+        ConfigError where there is none.
+        """
         z = torch.as_tensor(codes, dtype=torch.float32, device=self.device)
         z = z.unsqueeze(0) if z.ndim == 1 else z
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ConfigError(f"codes are {tuple(z.shape)} but this model decodes (N, {self.latent_dim})")
-        return self.to_images(torch.cat([self.model.decode(part).mean for part in z.split(BATCH)]))
+        rows = [slice(start, start + BATCH) for start in range(0, len(z), BATCH)]
+        means = [self.model.decode(z[part], None if labels is None else labels[part]).mean for part in rows]
+        return self.to_images(torch.cat(means))
 
     def reconstruct(self, images: ImageLike | Sequence[ImageLike]) -> Array:
         """Encode and decode: uint8 images."""
@@ -93,21 +102,43 @@ class Trained:
 
     @torch.no_grad()
     def sample_means(self, count: int, *, temperature: float = 1.0, seed: int = 0) -> Tensor:
-        """The same as floats (N, C, H, W), padding included."""
+        """The same as floats (N, C, H, W), padding included. Of a conditional model: each class in turn, or `given`."""
         if not isinstance(self.model, VAE):
             raise ConfigError("an autoencoder has no prior to sample from; train a model with model.kind=vae")
         if count < 1 or not temperature >= 0:
             raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
         model, ends = self.model, [*range(BATCH, count, BATCH), count]
-        parts = [(start, end - start) for start, end in zip([0, *ends], ends, strict=False)]
-        return torch.cat([model.generate(size, BlockNoise(seed, start), temperature).mean for start, size in parts])
+        labels = self.labels_in_turn(count)
+        parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        return torch.cat(
+            [
+                model.generate(
+                    part.stop - part.start,
+                    BlockNoise(seed, part.start),
+                    temperature,
+                    None if labels is None else labels[part],
+                ).mean
+                for part in parts
+            ]
+        )
+
+    def labels_in_turn(self, count: int) -> Tensor | None:
+        """The classes 0, 1, 2 … of `count` samples of a conditional model; None for others, and where one is given."""
+        model = self.model
+        if not isinstance(model, VAE) or not model.classes or model.given is not None:
+            return None
+        return torch.arange(count, device=self.device) % model.classes
+
+    def reconstruct_prepared(self, images: Dataset) -> Tensor:
+        """Decoded means (N, C, H, W) of images in the network's own shape."""
+        return torch.cat([px.mean[0] for px in self.described(images)]).clamp(0, 1)
 
     @torch.no_grad()
-    def reconstruct_prepared(self, images: Tensor) -> Tensor:
-        """Decoded means (N, C, H, W) of uint8 images in the network's own shape."""
-        x = self.pixels.of_loose_images(images.to(self.device))
-        parts = [self.model(part, 1, no_noise).px.mean[0] for part in x.split(BATCH)]
-        return torch.cat(parts).clamp(0, 1)
+    def described(self, images: Dataset) -> Iterator[Distribution]:
+        """p(x | z) at the mean codes of the images, batch by batch: each of batch (1, B)."""
+        for start, part in in_order(images, BATCH):
+            x = self.pixels.of_loose_images(part.to(self.device))
+            yield self.model(x, 1, no_noise, context_of(self.model, images, start, len(x))).px
 
     def cropped(self, images: Tensor) -> Tensor:
         """The content of images (N, C, H, W): without padding."""
@@ -132,10 +163,11 @@ def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     return list(images) if isinstance(images, list | tuple) else [images]
 
 
-def load(run: str | Path, *, which: str = "best", device: str = "cpu") -> Trained:
+def load(run: str | Path, *, which: str = "best", device: str = "cpu", given: str | None = None) -> Trained:
     """The averaged weights of a run (its best checkpoint, or `latest`), or of one checkpoint folder.
 
-    CheckpointError if there is none, or if a byte of it changed.
+    `given` is the class, by name or number, that a conditional model is to take all images for.
+    CheckpointError if there is no checkpoint, or if a byte of it changed; ConfigError for a class that it cannot take.
     """
     from vaekit.config.load import from_dict
 
@@ -145,4 +177,20 @@ def load(run: str | Path, *, which: str = "best", device: str = "cpu") -> Traine
     shape: tuple[int, int, int] = tuple(checkpoint.state["shape"])  # type: ignore[assignment]
     model = build_model(config.model, shape, len(checkpoint.state["class_names"]))
     load_weights(model, checkpoint.tensors["ema"])
-    return Trained(model, config, checkpoint, choose_device(device))
+    trained = Trained(model, config, checkpoint, choose_device(device))
+    if given is not None:
+        if not isinstance(model, VAE) or not model.classes:
+            raise ConfigError(f"this model is not conditional on classes, so '{given}' cannot be given")
+        model.given = torch.tensor([class_number(given, trained.class_names)], device=trained.device)
+    return trained
+
+
+def class_number(name: str, names: Sequence[str]) -> int:
+    """The number of a class from its name or number. DataError without classes, ConfigError for an unknown one."""
+    if not names:
+        raise DataError("the run's images have no labels; use files, or data with a folder for each class")
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    raise ConfigError(f"unknown class '{name}'; {suggest(name, names)}")

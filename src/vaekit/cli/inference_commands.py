@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import Arrays, DataDir, Device, Run, Seed, Which
+from vaekit.cli.options import Arrays, DataDir, Device, Given, Run, Seed, Which
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -32,6 +32,7 @@ def reconstruct(
     seed: Seed = 0,
     which: Which = "best",
     device: Device = "auto",
+    given: Given = None,
     data_dir: DataDir = None,
 ) -> None:
     """Originals, reconstructions and differences as a sheet; PSNR, SSIM, ELBO and compression of each image."""
@@ -54,6 +55,7 @@ def reconstruct(
             seed=seed,
             which=which,
             device=device,
+            given=given,
             progress=bar.share,
         )
     shown = made.scores[:MOST_LINES]
@@ -79,6 +81,7 @@ def anomalies(
     seed: Seed = 0,
     which: Which = "best",
     device: Device = "auto",
+    given: Given = None,
     data_dir: DataDir = None,
 ) -> None:
     """Images ranked by ELBO, the least expected first, with their percentile among the test images."""
@@ -95,6 +98,7 @@ def anomalies(
             which=which,
             device=device,
             data_dir=data_dir,
+            given=given,
             progress=bar.share,
         )
     shown = found.ranking[:MOST_LINES]

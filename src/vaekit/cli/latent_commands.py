@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import All, Arrays, DataDir, Device, Run, Seed, Split, Steps, Which
+from vaekit.cli.options import All, Arrays, DataDir, Device, Given, Run, Seed, Split, Steps, Which
 from vaekit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def sample(
     every: All = False,
     which: Which = "best",
     device: Device = "auto",
+    given: Given = None,
     data_dir: DataDir = None,
 ) -> None:
     """Images decoded from sampled codes: of the prior, of a fitted sampler, near an image, or on a grid."""
@@ -51,7 +52,7 @@ def sample(
         raise ConfigError("--refit needs a sampler that is fitted; choose one with --sampler mixture or flow")
     from vaekit.latentspace import draw_grid, draw_near, draw_samples, forget_sampler
 
-    opened = _open(run, which, device, data_dir, every)
+    opened = _open(run, which, device, data_dir, every, given=given)
     if near is not None:
         _show(draw_near(opened, near, count, spread=spread, temperature=temperature, seed=seed, arrays=arrays))
     elif grid or quantiles:
@@ -74,12 +75,13 @@ def interpolate(
     arrays: Arrays = False,
     which: Which = "best",
     device: Device = "auto",
+    given: Given = None,
     data_dir: DataDir = None,
 ) -> None:
     """From one image to another, as a picture and an animation."""
     from vaekit.latentspace import interpolate_images
 
-    opened = _open(run, which, device, data_dir)
+    opened = _open(run, which, device, data_dir, given=given)
     _show(interpolate_images(opened, images or (), steps=steps, mode=mode, pairs=pairs, seed=seed, arrays=arrays))
 
 
@@ -101,13 +103,14 @@ def traverse(
     every: All = False,
     which: Which = "best",
     device: Device = "auto",
+    given: Given = None,
     data_dir: DataDir = None,
 ) -> None:
     """One dimension changes, the others stay."""
     from vaekit.latentspace import Scale, traverse_dims
 
     chosen = _numbers(dims)
-    opened = _open(run, which, device, data_dir, every)
+    opened = _open(run, which, device, data_dir, every, given=given)
     _show(traverse_dims(opened, chosen, image=image, steps=steps, scale=Scale(reach, aggregate), arrays=arrays))
 
 
@@ -121,12 +124,17 @@ def arithmetic(
     every: All = False,
     which: Which = "best",
     device: Device = "auto",
+    given: Given = None,
     data_dir: DataDir = None,
 ) -> None:
     """Add and subtract codes: a TERM is a file, a folder (the mean of its images) or a class (class:7)."""
     from vaekit.latentspace import add_up
 
-    _show(add_up(_open(run, which, device, data_dir, every), plus or (), minus or (), base=base, arrays=arrays))
+    _show(
+        add_up(
+            _open(run, which, device, data_dir, every, given=given), plus or (), minus or (), base=base, arrays=arrays
+        )
+    )
 
 
 @app.command()
@@ -140,6 +148,7 @@ def attribute(
     every: All = False,
     which: Which = "best",
     device: Device = "auto",
+    given: Given = None,
     data_dir: DataDir = None,
 ) -> None:
     """Move images along the mean code with a class minus the mean code without it."""
@@ -147,7 +156,7 @@ def attribute(
 
     if not name:
         raise ConfigError("an attribute is what one class has and the others lack; name the class with --class")
-    opened = _open(run, which, device, data_dir, every)
+    opened = _open(run, which, device, data_dir, every, given=given)
     _show(walk_attribute(opened, name, images or (), steps=steps, reach=reach, arrays=arrays))
 
 
@@ -163,12 +172,13 @@ def neighbours(
     every: All = False,
     which: Which = "best",
     device: Device = "auto",
+    given: Given = None,
     data_dir: DataDir = None,
 ) -> None:
     """The training images with the nearest codes."""
     from vaekit.latentspace import find_neighbours
 
-    opened = _open(run, which, device, data_dir, every)
+    opened = _open(run, which, device, data_dir, every, given=given)
     found = find_neighbours(opened, images, count, standardised=standardised, arrays=arrays)
     console.table("nearest training images, with distances", found.rows)
     _show(found.made)
@@ -205,11 +215,15 @@ def latents(
     _show(made)
 
 
-def _open(run: Path, which: str, device: str, data_dir: str | None, every: bool = False) -> OpenRun:
+def _open(
+    run: Path, which: str, device: str, data_dir: str | None, every: bool = False, given: str | None = None
+) -> OpenRun:
     from vaekit.latentspace import open_run
     from vaekit.sampling import MOST_IMAGES
 
-    return open_run(run, which=which, device=device, data_dir=data_dir, limit=None if every else MOST_IMAGES)
+    return open_run(
+        run, which=which, device=device, data_dir=data_dir, limit=None if every else MOST_IMAGES, given=given
+    )
 
 
 def _numbers(text: str) -> list[int]:

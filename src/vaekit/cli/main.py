@@ -14,9 +14,11 @@ from vaekit.cli import (
     compare_commands,
     console,
     data_commands,
+    disentanglement_commands,
     inference_commands,
     latent_commands,
     quality_commands,
+    selftest_command,
 )
 from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, Run, Seed, Split, Which
 from vaekit.errors import VaekitError, is_out_of_memory
@@ -34,6 +36,8 @@ app.add_typer(latent_commands.app)
 app.add_typer(inference_commands.app)
 app.add_typer(compare_commands.app)
 quality_commands.register(app)
+disentanglement_commands.register(app)
+selftest_command.register(app)
 
 
 @app.command()

@@ -42,13 +42,12 @@ def quality(
     """Why samples look bad: real images, reconstructions and samples scored against test images in one table."""
     from vaekit.evaluation.health import diagnose
     from vaekit.quality import quality as score_run
-    from vaekit.quality import usual_samplers
 
     found = score_run(
         run,
         count=count,
         seed=seed,
-        samplers=usual_samplers(run) if sampler is None else [kind for kind in sampler if kind != "prior"],
+        samplers=None if sampler is None else [kind for kind in sampler if kind != "prior"],
         drawn=drawn,
         weights=weights,
         which=which,
@@ -65,6 +64,8 @@ def quality(
         )
         for row in found.rows
     ]
+    blank = ("",) * (len(HEADER) - 2)
+    cells += [(name.replace("_", " "), why, *blank) for name, why in found.unavailable.items()]
     console.columns(f"{run} · {found.rows[0].images:,} images each · by {found.extractor}", HEADER, cells)
     if "quality_proxy_accuracy" in found.metrics:
         console.say(f"the proxy names {found.metrics['quality_proxy_accuracy']:.1%} of the test images rightly")

@@ -22,6 +22,7 @@ from vaekit.compare.runs import (
     floats,
     reconstructions,
     samples_of,
+    spread,
 )
 from vaekit.compare.table import comparison
 from vaekit.config.schema import ModelConfig
@@ -29,7 +30,7 @@ from vaekit.data.dataset import Dataset
 from vaekit.errors import DataError
 from vaekit.evaluation.probe import principal_plane, probe
 from vaekit.evaluation.quality import psnr
-from vaekit.models import corrupted
+from vaekit.models import context_of, corrupted
 from vaekit.plots.compare import Scattered, Shown, code_scatter, comparison_sheet
 from vaekit.runs import dataset_of, known_metrics, read_config, refuse_another_run, train, train_on
 from vaekit.trained import Trained, load
@@ -75,7 +76,8 @@ def compare_dae(
     if len(test) == 0:
         raise DataError("the test set is empty, so there are no images to compare on; set data.test")
     metrics, shown, scattered = {}, [], []
-    originals = content_arrays(models["vae"], test, IMAGES)
+    held = spread(test, IMAGES)
+    originals = content_arrays(models["vae"], held)
     for label, model in models.items():
         found = known_metrics(folder / label, samples=samples, device=device, data_dir=data_dir, announce=announce)
         codes, chosen = codes_of(model, train_set, CODES)
@@ -90,7 +92,7 @@ def compare_dae(
         }
         source, sampled = samples_of(model, codes, IMAGES * SAMPLE_ROWS)
         title = f"{NAMES[label]} · PSNR {found['psnr_db']:.2f} dB"
-        shown.append(Shown(title, reconstructions(model, originals), source, sampled))
+        shown.append(Shown(title, reconstructions(model, originals, held.labels), source, sampled))
         scattered.append(drawn)
     table = comparison(metrics)
     level = configs["dae"].model.corruption_level
@@ -122,11 +124,16 @@ def _structure(
 def denoised_psnr(model: Trained, noise: ModelConfig, test: Dataset) -> float:
     """Mean PSNR in dB of the reconstructions of corrupted test images against the clean ones; seeded."""
     chosen = torch.linspace(0, len(test) - 1, min(CODES, len(test))).long()
-    images = test.images[chosen].to(model.device)
+    some = test.subset(chosen)
+    images = some.images.to(model.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         noisy = corrupted(model.pixels.of_loose_images(images).cpu(), noise.corruption, noise.corruption_level)
     noisy = noisy.to(model.device)
-    decoded = torch.cat([model.model.decode(model.model.encode(part)).mean for part in noisy.split(256)])
+    decoded = []
+    for start in range(0, len(noisy), 256):
+        part = noisy[start : start + 256]
+        context = context_of(model.model, some, start, len(part))
+        decoded.append(model.model.decode(model.model.encode(part, context), context).mean)
     clean = model.cropped(images.float() / 255)
-    return float(psnr(model.cropped(decoded).clamp(0, 1), clean).double().mean())
+    return float(psnr(model.cropped(torch.cat(decoded)).clamp(0, 1), clean).double().mean())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from vaekit.errors import ConfigError, DataError
 from vaekit.models import VAE
 from vaekit.plots.compare import Shown, comparison_sheet
 from vaekit.runs import dataset_of, known_metrics
+from vaekit.sampling import encode_dataset
 from vaekit.trained import Trained, load
 
 Array = np.ndarray[Any, Any]
@@ -66,9 +67,10 @@ def compare_runs(
         weights = sum(p.numel() for p in model.model.parameters())
         metrics[label] = {**found, "latent_dim": model.latent_dim, "weights": weights, "data": data_of(model)}
     table = comparison(metrics)
-    originals = content_arrays(first, test, IMAGES)
+    chosen = spread(test, IMAGES)
+    originals = Originals(content_arrays(first, chosen), chosen.labels)
     shown = [_shown(label, model, originals, metrics[label], data_dir) for label, model in models.items()]
-    sheet = comparison_sheet(floats(originals), shown, table.sentences())
+    sheet = comparison_sheet(floats(originals.images), shown, table.sentences())
     return Compared(table, [*table.write(Path(out)), plots.save_picture(sheet, Path(out) / "compare.png")])
 
 
@@ -101,10 +103,21 @@ def data_of(model: Trained) -> str:
     return " ".join([data.path or data.source, *drawn])
 
 
-def content_arrays(model: Trained, test: Dataset, count: int) -> Array:
-    """`count` test images spread over the set, uint8 (N, H, W, C), without padding."""
-    chosen = torch.linspace(0, len(test) - 1, min(count, len(test))).long()
-    return model.cropped(test.images[chosen]).permute(0, 2, 3, 1).contiguous().numpy()
+class Originals(NamedTuple):
+    """Images that all models are shown: uint8 (N, H, W, C) without padding, and their labels."""
+
+    images: Array
+    labels: torch.Tensor | None
+
+
+def spread(dataset: Dataset, count: int) -> Dataset:
+    """`count` images spread over the set."""
+    return dataset.subset(torch.linspace(0, len(dataset) - 1, min(count, len(dataset))).long())
+
+
+def content_arrays(model: Trained, images: Dataset) -> Array:
+    """uint8 (N, H, W, C), without padding."""
+    return model.cropped(images.images).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def floats(images: Array) -> Array:
@@ -112,17 +125,17 @@ def floats(images: Array) -> Array:
     return images.transpose(0, 3, 1, 2) / 255.0
 
 
-def reconstructions(model: Trained, images: Array) -> Array:
+def reconstructions(model: Trained, images: Array, labels: torch.Tensor | None = None) -> Array:
     """Decoded means (N, C, H, W) of uint8 images (N, H, W, C), without padding."""
-    return model.cropped(model.reconstruct_prepared(model.prepare(list(images)))).cpu().numpy()
+    prepared = Dataset(model.prepare(list(images)).cpu(), labels)
+    return model.cropped(model.reconstruct_prepared(prepared)).cpu().numpy()
 
 
 @torch.no_grad()
 def codes_of(model: Trained, dataset: Dataset, most: int) -> tuple[Array, torch.Tensor]:
     """Codes (N, D) of up to `most` images spread over a data set, and which images those were."""
     chosen = torch.linspace(0, len(dataset) - 1, min(most, len(dataset))).long()
-    x = model.pixels.of_loose_images(dataset.images[chosen].to(model.device))
-    return torch.cat([model.model.encode(part) for part in x.split(256)]).cpu().numpy(), chosen
+    return encode_dataset(model, dataset.subset(chosen)), chosen
 
 
 def samples_of(model: Trained, codes: Array | None, count: int, seed: int = 0) -> tuple[str, Array]:
@@ -146,11 +159,13 @@ def normal_of(codes: Array, count: int, seed: int) -> Array:
     return (centre + noise * spread / np.sqrt(max(1, len(codes) - 1)) @ axes).astype(np.float32)
 
 
-def _shown(label: str, model: Trained, originals: Array, metrics: Mapping[str, Any], data_dir: str | None) -> Shown:
+def _shown(label: str, model: Trained, originals: Originals, metrics: Mapping[str, Any], data_dir: str | None) -> Shown:
     codes = None if isinstance(model.model, VAE) else codes_of(model, dataset_of(model, "train", data_dir), CODES)[0]
     source, samples = samples_of(model, codes, IMAGES * SAMPLE_ROWS)
     numbers = [
-        f"{name} {metrics[key]:.2f}" for key, name in (("nll_nats", "NLL"), ("elbo_nats", "ELBO")) if key in metrics
+        f"{name} {metrics[key]:.2f} nats"
+        for key, name in (("nll_nats", "NLL"), ("elbo_nats", "ELBO"))
+        if key in metrics
     ]
     title = " · ".join([label, *numbers, f"PSNR {metrics['psnr_db']:.2f} dB"]).replace(" -", " −")
-    return Shown(title, reconstructions(model, originals), source, samples)
+    return Shown(title, reconstructions(model, *originals), source, samples)

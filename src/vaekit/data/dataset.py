@@ -21,6 +21,31 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
 
 
+class Factors(NamedTuple):
+    """What made each image: whole numbers (N, F) from 0, with the name and the number of values of each factor.
+
+    A factor is ordered where neighbouring numbers are neighbouring things, as for a place; a class is not.
+
+    Example:
+        >>> Factors(torch.tensor([[0, 2], [1, 0]]), ("class", "x"), (2, 3), (False, True)).subset(torch.tensor([1]))
+        Factors(values=tensor([[1, 0]]), names=('class', 'x'), sizes=(2, 3), ordered=(False, True))
+    """
+
+    values: Tensor  # int64 (N, F)
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    ordered: tuple[bool, ...]
+
+    def subset(self, indices: Tensor) -> Factors:
+        """Those of the images at these positions.
+
+        Example:
+            >>> Factors(torch.tensor([[0], [1]]), ("x",), (2,), (True,)).subset(torch.tensor([1])).values
+            tensor([[1]])
+        """
+        return self._replace(values=self.values[indices])
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images, uint8 (N, C, H, W), in memory or memory-mapped, and what is known about each.
@@ -35,6 +60,7 @@ class Dataset:
     labels: Tensor | None = None  # int64 (N,), positions in class_names
     class_names: tuple[str, ...] = ()
     names: Sequence[str] | None = None  # file names
+    factors: Factors | None = None  # of made images
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,7 +92,8 @@ class Dataset:
         """
         names = None if self.names is None else [self.names[i] for i in indices.tolist()]
         labels = None if self.labels is None else self.labels[indices]
-        return Dataset(_rows(self.images, indices), labels, self.class_names, names)
+        factors = None if self.factors is None else self.factors.subset(indices)
+        return Dataset(_rows(self.images, indices), labels, self.class_names, names, factors)
 
 
 @dataclass(frozen=True, eq=False)

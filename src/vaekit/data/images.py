@@ -87,7 +87,12 @@ def open_image(source: str | Path | npt.NDArray[Any] | Image, channels: int | No
                 return _pixels(image, channels)
         return _pixels(pillow.fromarray(_typed(source)) if isinstance(source, np.ndarray) else source, channels)
     except (*BROKEN, pillow.DecompressionBombError) as error:
-        raise DataError(f"cannot read {name}: {str(error) or type(error).__name__}") from error
+        raise DataError(f"cannot read {name}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """What is wrong, without the name of the file, which stands before it."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def header(path: Path) -> tuple[bool, int, int]:
@@ -109,7 +114,7 @@ def header(path: Path) -> tuple[bool, int, int]:
             height, width = (image.width, image.height) if turned else (image.height, image.width)
             return grey, height, width
     except (*BROKEN, pillow.DecompressionBombError) as error:
-        raise DataError(f"cannot read '{path}': {str(error) or type(error).__name__}") from error
+        raise DataError(f"cannot read '{path}': {_why(error)}") from error
 
 
 def _typed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -19,6 +19,7 @@ from vaekit.data.arrays import arrays_file, read_arrays
 from vaekit.data.dataset import Dataset, Progress
 from vaekit.data.download import RemoteFile, check_archive, data_root, fetch, read_verified
 from vaekit.data.images import Target, Uint8Array, prepare
+from vaekit.data.sprites import SHAPES, SIDE, sprites
 from vaekit.data.store import Found, Skipped, Store, find_images, open_store, take_on_disk
 from vaekit.errors import DataError
 
@@ -103,6 +104,12 @@ def load_digits(source: Source, config: DataConfig, progress: Progress) -> Loade
     digits = embedded()
     images = np.rint(digits.images * 255 / 16).astype(np.uint8)
     return _arrays(source, (images[:, None], digits.target.astype(np.uint8)), None)
+
+
+def load_sprites(source: Source, config: DataConfig, progress: Progress) -> Loaded:
+    """Made at once: sprites whose factors are known."""
+    made = sprites()
+    return Loaded(made, None, None, hashlib.sha256(made.images.numpy().data).hexdigest())
 
 
 def load_idx(source: Source, config: DataConfig, progress: Progress) -> Loaded:
@@ -264,12 +271,14 @@ _CIFAR = (RemoteFile("", "cifar-10-binary.tar.gz", _CIFAR_URL, None, "c32a1d4ab5
 _DIGITS = tuple("0123456789")
 _CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_SPRITES = "17,280 made shapes of 32×32 with known scale, rotation and place."
 _GREY, _COLOUR = (1, 28, 28), (3, 32, 32)
 
 SOURCES = {
     source.name: source
     for source in (
         Source("digits", "1,797 digits of 8×8, inside scikit-learn.", load_digits, 0.1, 0.2, (1, 8, 8), (), _DIGITS),
+        Source("sprites", _SPRITES, load_sprites, 0.05, 0.2, (1, SIDE, SIDE), (), SHAPES),
         Source("mnist", "70,000 handwritten digits of 28×28.", load_idx, 5000, 0, _GREY, _MNIST, _DIGITS),
         Source("fashion-mnist", "70,000 pieces of clothing, 28×28.", load_idx, 5000, 0, _GREY, _FASHION, _CLOTHES),
         Source("cifar10", "60,000 colour photographs of 32×32.", load_cifar10, 5000, 0, _COLOUR, _CIFAR, _OBJECTS),

@@ -1,7 +1,7 @@
 """What images are compared by: a named feature extractor, the best that is at hand.
 
 `inception` where its published weights are: then the Fréchet distance is the FID. `proxy` where there are labels: a
-small classifier of the training images, trained here in less than a minute and kept. `random` otherwise: the same
+small classifier of the training images, trained here in seconds and kept. `random` otherwise: the same
 network as it was drawn, as in Naeem et al. 2020, arXiv:2002.09797. Numbers of different extractors, or of proxies of
 different data, cannot be compared.
 """
@@ -26,13 +26,20 @@ from vaekit.data.store import cache_root
 from vaekit.errors import CheckpointError
 from vaekit.evaluation.inception import INCEPTION, Inception
 from vaekit.evaluation.weights import fill, find_weights, read_weights
+from vaekit.optimizer import AdamW, Update
+from vaekit.schedules import cosine, with_warmup
 
 FEATURES = 64  # few enough that 2,000 images pin down a covariance
 SEED = 0  # fixed: every run on the same data is scored by the same proxy
-FORMAT = 1  # part of the file's name: raise it when the network or its training changes
+FORMAT = 2  # part of the file's name: raise it when the network or its training changes
 BATCH = 64
 MOST_PASSES = 40
-PIXELS_SHOWN = 40_000 * 28 * 28  # shown in a training: about half a minute on one core, whatever the image size
+MOST_SHOWN, MOST_PIXELS_SHOWN = (
+    30_000,
+    9_200 * 64 * 64,
+)  # images: three or four seconds on one core, whatever their size
+LEARNING_RATE = 5e-3  # at its peak
+RISING = 0.15  # share of the steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +62,19 @@ class Extractor:
 class SmallConvolutions(nn.Module):
     """A classifier whose last layer but one is `FEATURES` wide; called, it gives that layer, standardised.
 
-    Strided convolutions until the shorter side is at most 7 pixels, then two linear layers.
+    Strided convolutions until the shorter side is at most 7 pixels, then two linear layers. Narrow, behind wide first
+    filters: on MNIST as good as twice the width behind filters of 3×3, at half the cost.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels, height, width = shape
         stride = 1 if min(height, width) <= 16 else 2
-        layers: list[nn.Module] = [nn.Conv2d(channels, 32, 3, stride, 1), nn.ReLU()]
-        height, width, channels = -(-height // stride), -(-width // stride), 32
+        layers: list[nn.Module] = [nn.Conv2d(channels, 16, 5, stride, 2), nn.ReLU()]
+        height, width, channels = -(-height // stride), -(-width // stride), 16
         while min(height, width) > 7:
-            layers += [nn.Conv2d(channels, 64, 3, 2, 1), nn.ReLU()]
-            height, width, channels = -(-height // 2), -(-width // 2), 64
+            layers += [nn.Conv2d(channels, 32, 3, 2, 1), nn.ReLU()]
+            height, width, channels = -(-height // 2), -(-width // 2), 32
         layers += [nn.Flatten(), nn.Dropout(0.3), nn.Linear(channels * height * width, FEATURES)]
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Linear(FEATURES, classes)
@@ -159,7 +167,7 @@ def _proxy(
             return network
         except CheckpointError as error:
             announce(f"{error}; it is trained again")
-    announce(f"training a small classifier on {len(train):,} labelled images, once for this data: up to a minute")
+    announce(f"training a small classifier on {len(train):,} labelled images, once for this data: some seconds")
     train_classifier(network, train, content_size)
     _keep(network, path)
     return network
@@ -168,22 +176,21 @@ def _proxy(
 def train_classifier(network: SmallConvolutions, train: Dataset, content_size: tuple[int, int]) -> None:
     """Fit the classes of the training images, by a seeded order; torch's generator is left as it was."""
     assert train.labels is not None
-    shown = min(MOST_PASSES * len(train), PIXELS_SHOWN // math.prod(content_size))
+    shown = min(MOST_PASSES * len(train), MOST_SHOWN, MOST_PIXELS_SHOWN // math.prod(content_size))
     steps = max(1, shown // BATCH)
-    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    rate = with_warmup(cosine(LEARNING_RATE, 0.0, steps), RISING * steps)
+    optimizer = AdamW([(list(network.parameters()), 0.05)], (0.9, 0.99), 1e-8)
     images = content_of(train.images, content_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         order = torch.cat([torch.randperm(len(train)) for _ in range(-(-steps * BATCH // len(train)))])
         network.train()
-        for chosen in order[: steps * BATCH].split(BATCH):
+        for step, chosen in enumerate(order[: steps * BATCH].split(BATCH)):
             x = images[chosen].float() / 255
             loss = F.cross_entropy(network.logits(x), train.labels[chosen], label_smoothing=0.05)
-            optimizer.zero_grad()
+            network.zero_grad()
             loss.backward()
-            optimizer.step()
-            schedule.step()
+            optimizer.step(Update(rate(torch.tensor(step))))
     network.eval().requires_grad_(False)
     network.standardise(content_of(_some(train, 5000), content_size))
 

@@ -22,6 +22,7 @@ LOWEST_RATE = 1.0  # nats an image
 AGGREGATE_NATS, AGGREGATE_SHARE = 1.0, 0.02  # of the rate; both must be passed
 FAR_SAMPLES = 3.0  # times the Fréchet distance of reconstructions
 FAR_RECONSTRUCTIONS = 10.0  # times that of real images
+DIVERGED_NATS, DIVERGED_SHARE = 1.0, 0.1  # an image, and of the loss before the first update; both must be passed
 OVERFIT_NATS = 1.0  # an image; and
 OVERFIT_SHARE, WORSENED_SHARE = 0.1, 0.03  # of what the training ELBO has gained since its first row
 SEEN_IMAGES = 1000  # of the validation set, during training: enough for moments
@@ -36,12 +37,16 @@ class Finding(NamedTuple):
     text: str
 
 
-def diagnose(metrics: Metrics, history: Sequence[Row] = ()) -> list[Finding]:
+def diagnose(metrics: Metrics, history: Sequence[Row] = (), first_loss: float | None = None) -> list[Finding]:
     """Everything that looks wrong; nothing for a healthy model. What was not measured is not judged.
 
-    `metrics` are those of metrics.json, with or without those of the quality table; `history` the rows of history.csv.
+    `metrics` are those of metrics.json, with or without those of the quality table; `history` the rows of history.csv;
+    `first_loss` the loss before the first update. Of the codes of a training that diverged nothing more is said.
     """
-    return [*_numbers(metrics), *_codes(metrics), *_decoder(metrics), *_prior(metrics), *_training(history)]
+    common = [*_numbers(metrics), *_skipped(history)]
+    if diverged := list(_divergence(history, first_loss)):
+        return [*common, *diverged]
+    return [*common, *_codes(metrics), *_decoder(metrics), *_prior(metrics), *_overfitting(history)]
 
 
 def _numbers(metrics: Metrics) -> Iterator[Finding]:
@@ -118,7 +123,7 @@ def _prior(metrics: Metrics) -> Iterator[Finding]:
         )
 
 
-def _training(history: Sequence[Row]) -> Iterator[Finding]:
+def _skipped(history: Sequence[Row]) -> Iterator[Finding]:
     if history and (skipped := int(history[-1].get("skipped") or 0)):
         steps = int(history[-1]["step"])
         yield Finding(
@@ -126,6 +131,23 @@ def _training(history: Sequence[Row]) -> Iterator[Finding]:
             f"{skipped} of {steps} updates were not finite and were skipped: "
             "lower training.learning_rate or training.clip, or use training.precision=float32",
         )
+
+
+def _divergence(history: Sequence[Row], first_loss: float | None) -> Iterator[Finding]:
+    """Whether training left the model worse than it found it: on training images too, for else it is overfitting."""
+    if first_loss is None or not history:
+        return
+    last = {row["split"]: row for row in history}
+    losses = [row["selection" if split == "validation" else "loss"] for split, row in last.items()]
+    if not min(losses) <= first_loss + max(DIVERGED_NATS, DIVERGED_SHARE * abs(first_loss)):
+        yield Finding(
+            "diverged",
+            f"training diverged: the loss is {max(losses):.4g} nats, and was {first_loss:.4g} before the first update; "
+            "train again with a lower training.learning_rate, a longer training.warmup, or training.clip=100",
+        )
+
+
+def _overfitting(history: Sequence[Row]) -> Iterator[Finding]:
     held = [row for row in history if row["split"] == "validation"]
     seen = [row for row in history if row["split"] == "train"]
     if len(held) < 2 or not seen:
@@ -154,7 +176,15 @@ class Watch:
     def __init__(self) -> None:
         self.topics: dict[str, Finding] = {}
 
-    def news(self, model: Model, dataset: Dataset, pixels: Pixels, seed: int, history: Sequence[Row]) -> list[str]:
+    def news(
+        self,
+        model: Model,
+        dataset: Dataset,
+        pixels: Pixels,
+        seed: int,
+        history: Sequence[Row],
+        first_loss: float | None,
+    ) -> list[str]:
         """Sentences for a log after a validation. Costs one encoder pass over at most 1,000 images; draws nothing."""
         metrics: Metrics = {}
         if isinstance(model, VAE):
@@ -165,7 +195,7 @@ class Watch:
                 "latent_dim": len(use.active),
                 "aggregate_kl_nats": use.aggregate_gap_nats,
             }
-        return self.heard(diagnose(metrics, history))
+        return self.heard(diagnose(metrics, history, first_loss))
 
     def heard(self, findings: Sequence[Finding]) -> list[str]:
         """What is new among these findings, and what is no longer there."""

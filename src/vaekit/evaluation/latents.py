@@ -153,5 +153,5 @@ def _described(model: Model, x: Tensor, context: Tensor | None) -> tuple[Tensor,
 def _prior_moments(model: Model, like: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(model, VAE):
         return torch.full_like(like, math.nan), torch.full_like(like, math.nan)
-    p = model.p(torch.arange(model.classes) if model.classes else None)
+    p = model.p_of_classes()
     return p.mean.double().cpu(), p.stddev.double().cpu()

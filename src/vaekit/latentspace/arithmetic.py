@@ -121,10 +121,10 @@ def walk_attribute(
     decoded = opened.decoded(moved.reshape(-1, moved.shape[-1]))
     rows = decoded.reshape(len(images), steps, *decoded.shape[1:])
     rows = np.concatenate([opened.originals(images)[:, None], rows], axis=1)
-    shown = opened.trained.class_names[label]
+    shown, row = opened.trained.class_names[label], "each row: an image" if files else "each row: an image of a class"
     sheet = plots.labelled_grid(
         list(rows),
-        title=f"class of the image; its code + t · (mean of class {shown} − mean of the others), t above each column",
+        title=f"{row}; its code + t · (mean of class {shown} − mean of the others), t above each column",
         row_labels=names,
         column_labels=["image", *(plots.signed(share, plus=True) for share in shares)],
     )

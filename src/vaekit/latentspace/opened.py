@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vaekit import sampling
 from vaekit.data.dataset import Dataset
-from vaekit.errors import ConfigError, DataError, suggest
+from vaekit.errors import DataError
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.runs import dataset_of, run_folder
-from vaekit.trained import Trained, load
+from vaekit.trained import Trained, class_number, load
 
 Array = np.ndarray[Any, Any]
 
@@ -97,14 +97,7 @@ class OpenRun:
 
     def class_number(self, name: str) -> int:
         """The number of a class from its name or number. DataError without labels, ConfigError for an unknown one."""
-        names = self.trained.class_names
-        if not names:
-            raise DataError("the run's images have no labels; use files, or data with a folder for each class")
-        if name in names:
-            return names.index(name)
-        if name.isdecimal() and int(name) < len(names):
-            return int(name)
-        raise ConfigError(f"unknown class '{name}'; {suggest(name, names)}")
+        return class_number(name, self.trained.class_names)
 
 
 def open_run(
@@ -114,9 +107,10 @@ def open_run(
     device: str = "auto",
     data_dir: str | None = None,
     limit: int | None = sampling.MOST_IMAGES,
+    given: str | None = None,
 ) -> OpenRun:
-    """Load a run. CheckpointError if it holds no checkpoint."""
-    return OpenRun(run_folder(Path(run)), load(run, which=which, device=device), data_dir, limit)
+    """Load a run, and the class that a conditional model is given. CheckpointError if it holds no checkpoint."""
+    return OpenRun(run_folder(Path(run)), load(run, which=which, device=device, given=given), data_dir, limit)
 
 
 def as_floats(images: Array) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vaekit import plots, sampling
 from vaekit.checkpoint import save_array
+from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError
 from vaekit.latentspace.opened import Array, Made, OpenRun, as_floats
 from vaekit.models import VAE
@@ -35,7 +36,8 @@ def draw_samples(
         if not isinstance(trained.model, VAE):
             raise ConfigError("an autoencoder has no prior to sample from; use --sampler mixture, or train a VAE")
         images = trained.sample(count, temperature=temperature, seed=seed)
-        return _sheet(opened, images, f"{count} samples from the prior, temperature {temperature:g}", sampler, arrays)
+        title = f"{plots.counted(count, 'sample')} from the prior, temperature {temperature:g}"
+        return _sheet(opened, images, title, sampler, arrays)
     sampler_named(sampler)
     if count < 1 or not temperature >= 0:
         raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
@@ -45,8 +47,9 @@ def draw_samples(
 
     fitted = sampler_for(opened.folder, trained, sampler, training_codes, announce=announce)
     codes = fitted.sampler.sample(count, seed=seed, temperature=temperature)
-    title = f"{count} samples from the {sampler} fitted to the aggregate posterior, temperature {temperature:g}"
-    return _sheet(opened, trained.decode(codes), title, sampler, arrays)
+    shown = plots.counted(count, "sample")
+    title = f"{shown} from the {sampler} fitted to the aggregate posterior, temperature {temperature:g}"
+    return _sheet(opened, trained.decode(codes, trained.labels_in_turn(count)), title, sampler, arrays)
 
 
 def forget_sampler(opened: OpenRun, sampler: str) -> None:
@@ -72,7 +75,9 @@ def draw_near(
     read = opened.read([image])
     centre = opened.codes(read.images)
     if spread is None:
-        codes = sampling.posterior_codes(opened.trained, read.images, count, temperature=temperature, seed=seed)[0]
+        codes = sampling.posterior_codes(
+            opened.trained, Dataset(read.images.cpu()), count, temperature=temperature, seed=seed
+        )[0]
         what = f"samples of q(z | x), temperature {temperature:g}"
     else:
         codes = sampling.codes_near(centre[0], count, scale=spread, seed=seed)

@@ -122,9 +122,8 @@ def traverse_dims(
     sheet = plots.labelled_grid(rows, title=title, row_labels=names, column_labels=columns)
     made = Made([plots.save_picture(sheet, folder / "traversals.png")])
     for dim, name, row, taken in zip(chosen, names, rows, values, strict=True):
-        single = plots.labelled_grid(
-            [row], title=f"{name}, around {around}", column_labels=list(map(plots.signed, taken))
-        )
+        title = f"{name}, around {around}; columns are values of z{dim}"
+        single = plots.labelled_grid([row], title=title, column_labels=list(map(plots.signed, taken)))
         made.paths.append(plots.save_picture(single, folder / f"traverse_dim_{dim}.png"))
     if arrays:
         made.paths.append(save_array(codes, folder / "traversals.npy"))

@@ -21,7 +21,7 @@ def loss_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(11, 7), layout="constrained")
     panels = {"−ELBO": "elbo", "distortion": "distortion", "rate (KL)": "rate", "β": "beta"}
     for axes, (title, key) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
-        for split in ("train", "validation"):
+        for split in ("train", "validation") if key != "beta" else ("train",):  # one schedule is behind both
             points = [(row["epoch"], row[key]) for row in history if row["split"] == split and key in row]
             if not points:
                 continue
@@ -33,10 +33,9 @@ def loss_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_xlabel("epoch")
         axes.set_ylabel("nats per image" if key != "beta" else "weight of the rate")
         axes.grid(alpha=0.3)
-        if axes.lines:
+        if axes.lines and key != "beta":
             axes.legend()
-            if key != "beta":
-                _focus(axes)
+            _focus(axes)
     return figure
 
 

@@ -125,6 +125,7 @@ def kl_bars(kl_nats: Array, active: Array, *, title: str) -> Figure:
         axes.set_xticks([])
     axes.set(title=title, xlabel="dimension, largest first", ylabel="KL(q(z | x) ‖ p(z)) in nats per image")
     axes.set_xlim(-0.6, len(order) - 0.4)
+    axes.margins(y=0.15)  # room for the legend
     axes.grid(alpha=0.3, axis="y")
     for colour, name in (("tab:blue", "active"), ("0.7", "unused")):
         if colour in colours:

@@ -41,6 +41,11 @@ def broken(text: str, width: float, font: Any) -> list[str]:
     return lines
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: 1 image, 2,000 images."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def signed(value: float, *, plus: bool = False) -> str:
     """A number with two decimals and a true minus; what rounds to zero has no sign.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vaekit.errors import ConfigError
 from vaekit.noise import derived_seed
-from vaekit.training.optimizer import Adam, Update
+from vaekit.optimizer import Adam, Update
 
 Array = np.ndarray[Any, Any]
 BATCH = 256
@@ -26,6 +26,8 @@ class FlowSampler:
 
     Papamakarios, Pavlakou & Murray 2017, arXiv:1705.07057
     """
+
+    package = "zuko"
 
     def __init__(self, flow: nn.Module, shift: Tensor, scale: Tensor, shape: Mapping[str, int]) -> None:
         self.flow, self.shift, self.scale, self.shape = flow.eval(), shift, scale, dict(shape)

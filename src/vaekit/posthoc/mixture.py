@@ -21,6 +21,8 @@ class MixtureSampler:
     Ghosh et al. 2020, arXiv:1903.12436, fit it to the codes of an autoencoder after training.
     """
 
+    package = "sklearn"
+
     def __init__(self, weights: Array, means: Array, factors: Array) -> None:
         self.weights, self.means, self.factors = weights, means, factors  # (K,), (K, D), (K, D, D) lower triangular
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -28,7 +30,9 @@ HELD_OUT = 0.1  # of the codes, to say how well a sampler describes what it was 
 
 
 class Sampler(Protocol):
-    """A density over codes, fitted after training to the aggregate posterior."""
+    """A density over codes, fitted after training to the aggregate posterior. It needs a `package` to be fitted."""
+
+    package: str
 
     @classmethod
     def fit(cls, codes: Array, *, seed: int = 0) -> Self: ...
@@ -58,6 +62,12 @@ def sampler_named(kind: str) -> type[Sampler]:
     if kind not in SAMPLERS:
         raise ConfigError(f"unknown sampler '{kind}'; {suggest(kind, ['prior', *SAMPLERS])}")
     return SAMPLERS[kind]
+
+
+def lacking(kind: str) -> str | None:
+    """The package that a sampler of this kind needs and that is not installed."""
+    package = sampler_named(kind).package
+    return None if importlib.util.find_spec(package) else package
 
 
 def fit_sampler(trained: Trained, kind: str, codes: Array, *, seed: int = 0) -> Fitted:
@@ -161,7 +171,11 @@ def sampler_folder(run: Path, kind: str) -> Path:
 def _prior_log_prob(trained: Trained, codes: Array) -> float | None:
     if not isinstance(trained.model, VAE):
         return None
-    return float(trained.model.p().log_prob(torch.as_tensor(codes, device=trained.device)).double().mean())
+    p, z = trained.model.p_of_classes(), torch.as_tensor(codes, device=trained.device)
+    if not p.batch_shape:
+        return float(p.log_prob(z).double().mean())
+    each = p.log_prob(z[:, None]).double()  # (N, classes)
+    return float((each.logsumexp(1) - math.log(each.shape[1])).mean())
 
 
 def _identity(trained: Trained) -> dict[str, str]:

@@ -23,7 +23,9 @@ from vaekit.data.pixels import Pixels
 from vaekit.errors import DataError, NumericalError
 from vaekit.evaluation.health import Watch
 from vaekit.noise import derived_seed
+from vaekit.objectives.learned import selection_of
 from vaekit.objectives.needs import Facts, needs_of
+from vaekit.optimizer import build_optimizer
 from vaekit.parallel import ALONE, World
 from vaekit.training.acceleration import (
     Captured,
@@ -44,7 +46,6 @@ from vaekit.training.device import (
 from vaekit.training.ema import Ema
 from vaekit.training.interrupts import Interrupted, stop_signals
 from vaekit.training.loggers import Logger, write_history
-from vaekit.training.optimizer import build_optimizer
 from vaekit.training.own import Own
 from vaekit.training.state import Progress, snapshot
 from vaekit.training.step import Counters, TrainStep, forward_of
@@ -299,7 +300,8 @@ class Trainer:
         self.progress.history.append(row)
         count = self.config.logging.images
         self.logger.validated(row, lambda: pictures_of(self.ema.model, dataset, self.pixels, self.device, count, seed))
-        for news in self.watch.news(self.ema.model, dataset, self.pixels, seed, self.progress.history):
+        progress = self.progress
+        for news in self.watch.news(self.ema.model, dataset, self.pixels, seed, progress.history, progress.first_loss):
             self.logger.message(news)
         return self._judge(step, values["selection"])
 
@@ -333,7 +335,20 @@ class Trainer:
             raise DataError(f"pixel values do not fit the likelihood '{kind}'; see vaekit doctor, or data.binarize")
         if not bool(torch.isfinite(trace.log_px).all()):
             raise NumericalError("the first loss is not finite; start from other weights, or with precision=float32")
+        if int(self.counters.step) == 0:
+            self.progress.first_loss = self._loss_of(x, context)
         set_generator_states(self.device, random)
+
+    def _loss_of(self, x: Tensor, context: Tensor | None) -> float:
+        """Of a batch, as validation would select by it."""
+        model, end = self.ema.model, torch.tensor(self.total_steps, device=self.device)
+        model.calibrate(
+            [(x, context)]
+        )  # else an estimated scale is the one it was made with; each validation does it anew
+        objective = self.objective.objective
+        samples = self.config.training.samples
+        trace = model(x, samples, context=context, stopped=needs_of(objective).stopped)
+        return float(selection_of(objective, trace, end))
 
 
 def batch_statistics(model: torch.nn.Module) -> list[Tensor]:

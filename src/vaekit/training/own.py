@@ -9,9 +9,9 @@ from torch import Tensor
 
 from vaekit.errors import CheckpointError
 from vaekit.objectives.learned import Learned
+from vaekit.optimizer import Adam, Optimizer, Update
 from vaekit.schedules import constant
 from vaekit.trace import Objective
-from vaekit.training.optimizer import Adam, Optimizer, Update
 
 OPTIMIZER = "optimizer/"  # how its tensors' names begin in a checkpoint
 

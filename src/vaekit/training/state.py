@@ -24,6 +24,7 @@ class Progress:
     """What a run remembers besides tensors; JSON in its checkpoints."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
+    first_loss: float | None = None  # of the first batch before any update, with the schedules at their end
     best_step: int | None = None
     best_value: float | None = None  # of the validation objective with its schedules at their end
     validations_since_best: int = 0

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from vaekit.errors import NumericalError, is_out_of_memory, one_line
 from vaekit.objectives.learned import with_own
 from vaekit.objectives.needs import needs_of
+from vaekit.optimizer import Optimizer, Update
 from vaekit.parallel import ALONE, World
 from vaekit.schedules import Schedule
 from vaekit.trace import Objective, terms
 from vaekit.training.device import capturing, generator_states, set_generator_states
 from vaekit.training.ema import Ema
-from vaekit.training.optimizer import Optimizer, Update
 from vaekit.training.own import Own
 
 Forward = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # (*inputs, step) -> (loss, terms)

@@ -1,0 +1,351 @@
+"""Plant bugs one at a time in a copy of the project, and see whether the quick suite notices.
+
+    python scripts/plant_bugs.py                     all of them, a few minutes
+    python scripts/plant_bugs.py --only kl-sign      one of them (may be given often)
+    python scripts/plant_bugs.py --write FILE        also the table of docs/planted-bugs.md
+
+Each bug is one changed line of src/vaekit. It is first shown to the test files that guard that line; where they say
+nothing, to the whole quick suite. Exit code 5 if one survives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+COPIED = ("src", "tests", "docs", "examples", "benchmarks", "notebooks", "scripts", "pyproject.toml", "README.md")
+
+
+class Bug(NamedTuple):
+    """What is wrong, and the line that makes it so."""
+
+    name: str
+    about: str
+    file: str  # below src/vaekit
+    right: str  # occurs once
+    wrong: str
+    guards: str  # test files that should notice, without `tests/test_` and `.py`
+
+
+BUGS = (
+    Bug(
+        "kl-sign",
+        "the sign of the KL",
+        "distributions.py",
+        "+ shift.square()) - ratio",
+        "- shift.square()) + ratio",
+        "distributions",
+    ),
+    Bug(
+        "kl-half",
+        "the ½ of the KL is missing",
+        "distributions.py",
+        "return 0.5 * (torch.expm1(2 * ratio)",
+        "return (torch.expm1(2 * ratio)",
+        "distributions",
+    ),
+    Bug(
+        "kl-reversed",
+        "KL(p || q) for KL(q || p)",
+        "distributions.py",
+        "return None if rule is None else rule(q, p).sum(-1)",
+        "return None if rule is None else rule(p, q).sum(-1)",
+        "linear_gaussian models objectives",
+    ),
+    Bug(
+        "two-pi",
+        "log 2π is left out of the normal density",
+        "distributions.py",
+        "- self.log_scale - 0.5 * LOG_2PI).sum(-1)",
+        "- self.log_scale).sum(-1)",
+        "distributions",
+    ),
+    Bug(
+        "edge-bins",
+        "the last grey value does not own its tail",
+        "distributions.py",
+        "upper = torch.where(x > 1 - half, F.logsigmoid(-below), inside)",
+        "upper = inside",
+        "tables distributions",
+    ),
+    Bug(
+        "laplace-normaliser",
+        "the Laplace density lacks its log 2",
+        "distributions.py",
+        "- self.log_scale - math.log(2)",
+        "- self.log_scale",
+        "tables distributions",
+    ),
+    Bug(
+        "pixel-mean",
+        "a mean over pixels for a sum",
+        "distributions.py",
+        "return self.pixel_log_prob(value).sum(IMAGE_DIMS)",
+        "return self.pixel_log_prob(value).mean(IMAGE_DIMS)",
+        "tables distributions",
+    ),
+    Bug(
+        "bits-log2",
+        "bits by log 2 upside down",
+        "evaluation/evaluate.py",
+        "found.nll_nats / (math.log(2) * dims) + offset",
+        "found.nll_nats * math.log(2) / dims + offset",
+        "evaluation",
+    ),
+    Bug(
+        "bits-padding",
+        "bits per dimension count the padding",
+        "evaluation/evaluate.py",
+        "dataset.shape[0] * math.prod(content)",
+        "math.prod(dataset.shape)",
+        "evaluation",
+    ),
+    Bug(
+        "weight-sign",
+        "importance weights with q in the numerator",
+        "trace.py",
+        "latent.p.log_prob(latent.z) - log_q(latent)",
+        "latent.p.log_prob(latent.z) + log_q(latent)",
+        "linear_gaussian",
+    ),
+    Bug(
+        "samples-ignored",
+        "the bound forgets to divide by K",
+        "evaluation/likelihood.py",
+        "self.log_sum - math.log(self.count)",
+        "self.log_sum",
+        "linear_gaussian evaluation",
+    ),
+    Bug(
+        "last-batch",
+        "the last, smaller batch of an evaluation is dropped",
+        "data/batches.py",
+        "for start in range(0, len(dataset), batch_size):",
+        "for start in range(0, len(dataset) - len(dataset) % batch_size, batch_size):",
+        "data_batches evaluation",
+    ),
+    Bug(
+        "batch-means",
+        "a mean of batch means in validation",
+        "training/validation.py",
+        "value.cpu().double() * len(x)",
+        "value.cpu().double() * VALIDATION_BATCH",
+        "training",
+    ),
+    Bug(
+        "noise-by-batch",
+        "evaluation noise depends on the batch",
+        "noise.py",
+        "rows[0] * SAMPLES_PER_BLOCK, self.first_image - columns[0] * IMAGES_PER_BLOCK\n        whole",
+        "rows[0] * SAMPLES_PER_BLOCK, 0\n        whole",
+        "noise evaluation",
+    ),
+    Bug(
+        "beta-in-elbo",
+        "β in the reported ELBO",
+        "training/validation.py",
+        "            **terms(trace),\n",
+        '            **terms(trace),\n            "elbo": -objective(trace, step),\n',
+        "training objectives",
+    ),
+    Bug(
+        "selection-warm-up",
+        "the best checkpoint is chosen while β warms up",
+        "training/validation.py",
+        '"selection": objective(trace, last_step)',
+        '"selection": objective(trace, step)',
+        "training",
+    ),
+    Bug(
+        "free-bits-order",
+        "free bits floor each image, not the batch mean",
+        "objectives.py",
+        "per_dim.flatten(0, -2).mean(0).clamp_min(free_bits).sum()",
+        "per_dim.flatten(0, -2).clamp_min(free_bits).mean(0).sum()",
+        "objectives",
+    ),
+    Bug(
+        "bf16-density",
+        "densities in bf16",
+        "conditionals.py",
+        "return full_precision(self.network(given) if",
+        "return (self.network(given) if",
+        "models",
+    ),
+    Bug(
+        "optimal-scale",
+        "the optimal scale is frozen from the last batch alone",
+        "conditionals.py",
+        "            total += (power",
+        "            total = (power",
+        "models",
+    ),
+    Bug(
+        "random-state",
+        "the generator is not restored on resume",
+        "training/state.py",
+        "    set_generator_states(trainer.device, states)",
+        "    pass",
+        "resume",
+    ),
+    Bug(
+        "ema-unsaved",
+        "the averaged weights are not restored on resume",
+        "training/state.py",
+        '    load_weights(trainer.ema.model, checkpoint.tensors["ema"])\n',
+        "",
+        "resume",
+    ),
+    Bug(
+        "ema-buffers",
+        "statistics of BatchNorm are left out of the average",
+        "training/ema.py",
+        "            follower.copy_(leader)",
+        "            pass",
+        "training",
+    ),
+    Bug(
+        "ema-decay",
+        "the average follows by its decay",
+        "training/ema.py",
+        "clamp_min(1 - self.decay)",
+        "clamp_min(self.decay)",
+        "training",
+    ),
+    Bug(
+        "skip-not-skipped",
+        "a non-finite update moves the weights",
+        "training/optimizer.py",
+        "found_inf=skipped,",
+        "found_inf=None,",
+        "training",
+    ),
+    Bug(
+        "clip-by-value",
+        "gradients are divided by the norm, not by what is above the limit",
+        "training/step.py",
+        "clipping = (norm / self.clip).clamp_min(1)",
+        "clipping = norm / self.clip",
+        "training",
+    ),
+    Bug(
+        "order-repeats",
+        "every epoch has the same order",
+        "data/batches.py",
+        "permutation(Stream.ORDER, self.seed, epoch, self.count",
+        "permutation(Stream.ORDER, self.seed, 0, self.count",
+        "data_batches",
+    ),
+    Bug(
+        "warm-up-zero",
+        "the first step of a warm-up does not move",
+        "schedules.py",
+        "(step.to(torch.float32) + 1) / warmup",
+        "step.to(torch.float32) / warmup",
+        "schedules",
+    ),
+    Bug(
+        "active-std",
+        "active units by the spread, not by the variance",
+        "evaluation/latents.py",
+        "return self.mean_variance > ACTIVE_VARIANCE",
+        "return self.mean_variance.sqrt() > ACTIVE_VARIANCE",
+        "evaluation",
+    ),
+    Bug(
+        "decoder-label",
+        "the decoder of a conditional model is not told the class",
+        "networks.py",
+        "self.vectors(context).to(z.dtype)",
+        "0 * self.vectors(context).to(z.dtype)",
+        "models conditional",
+    ),
+    Bug(
+        "manifest",
+        "a checkpoint with a changed byte is accepted",
+        "checkpoint.py",
+        "        if entry != _sums(data):",
+        "        if False:",
+        "checkpoint",
+    ),
+)
+
+
+def main() -> int:
+    """Plant, test, tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", metavar="NAME", choices=[bug.name for bug in BUGS])
+    parser.add_argument("--write", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    chosen = [bug for bug in BUGS if options.only is None or bug.name in options.only]
+    caught = {}
+    for bug in chosen:
+        caught[bug] = noticed(bug)
+        print(f"{bug.name:20} {'caught by ' + found if (found := caught[bug]) else 'SURVIVES'}", flush=True)
+    survivors = [bug.name for bug, found in caught.items() if not found]
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught")
+    if options.write:
+        options.write.write_text(page(caught))
+    return 5 if survivors else 0
+
+
+def noticed(bug: Bug) -> str:
+    """The first test that fails with the bug planted; empty where none does."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
+        plant(bug, copy / "src" / "vaekit" / bug.file)
+        guards = [f"tests/test_{name}.py" for name in bug.guards.split()]
+        return failing_test(copy, guards) or failing_test(copy, [])
+
+
+def plant(bug: Bug, file: Path) -> None:
+    """Change the line. ValueError where it is not there once: then the list is out of date."""
+    text = file.read_text()
+    if text.count(bug.right) != 1:
+        raise ValueError(f"{bug.name}: '{bug.right}' occurs {text.count(bug.right)} times in {bug.file}")
+    file.write_text(text.replace(bug.right, bug.wrong))
+
+
+def failing_test(copy: Path, files: list[str]) -> str:
+    """The first failing quick test of these files (of all, where none is named)."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files]
+    found = subprocess.run(
+        command, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy / "src")}, capture_output=True, text=True
+    )
+    match = re.search(r"^(?:FAILED|ERROR) (\S+)", found.stdout, re.M)
+    if found.returncode not in (0, 1):
+        raise RuntimeError(found.stdout[-2000:] + found.stderr[-2000:])
+    return match[1].removeprefix("tests/") if match else ""
+
+
+def page(caught: dict[Bug, str]) -> str:
+    """The table of the docs."""
+    rows = "\n".join(
+        f"| {bug.about} | `{bug.file}` | {f'`{found}`' if found else '**no test**'} |" for bug, found in caught.items()
+    )
+    count = sum(map(bool, caught.values()))
+    return f"""# Planted bugs
+
+A suite is worth what it notices. `python scripts/plant_bugs.py --write docs/planted-bugs.md` plants these bugs one at a
+time in a copy of the project and runs the quick suite on it: {count} of {len(caught)} are caught. The test named is the
+first that failed.
+
+| bug | in | caught by |
+|---|---|---|
+{rows}
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""`vaekit selftest`: what the numbers rest on, checked on the machine at hand."""

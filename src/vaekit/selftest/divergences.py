@@ -1,0 +1,139 @@
+"""Distributions of codes: KL divergences against averages of log q(z) - log p(z), and total probability 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaekit import build
+from vaekit.build import vae
+from vaekit.config.schema import Part
+from vaekit.distributions import DiagonalNormal, LatentDistribution, kl_of
+from vaekit.models import VAE
+from vaekit.selftest.figure import refuse_without_float64
+from vaekit.selftest.likelihoods import Constant
+from vaekit.trace import Latent, log_q
+
+SETTINGS, DIMS, SHAPE = 30, 2, (1, 2, 2)
+SCALES = torch.logspace(-3, 3, SETTINGS // 3, dtype=torch.float64)
+REPLICATIONS, POINTS = 64, 1024
+WORTH_COMPARING = 0.1  # nats: below it a relative difference says nothing
+SIDE, REACH = 401, 12.0  # points along a side of a square grid, and half that side in standard deviations
+Pair = tuple[LatentDistribution, LatentDistribution]
+
+
+class Agreement(NamedTuple):
+    """Closed form and average of each setting, (B,), nats, with the standard error of the average."""
+
+    closed: Tensor
+    average: Tensor
+    error: Tensor
+
+    def standard_errors(self) -> float:
+        """Largest distance in standard errors; what float64 rounds away is not counted."""
+        rounding = 1e-10 * (1 + self.closed.abs())
+        distance = ((self.average - self.closed).abs() - rounding).clamp_min(0)
+        return float((distance / self.error.clamp_min(1e-300)).max())
+
+    def relative(self) -> float:
+        """Largest relative distance where the average is worth comparing."""
+        large = self.average > WORTH_COMPARING
+        return float(((self.closed - self.average).abs() / self.average)[large].max())
+
+
+def worst_in_standard_errors(device: torch.device) -> float:
+    """Largest |closed form - average| / standard error, over every pair of posterior and prior."""
+    return max(found.standard_errors() for found in _agreements(device))
+
+
+def worst_relative(device: torch.device) -> float:
+    """Largest relative difference where the divergence is above 0.1 nats."""
+    return max(found.relative() for found in _agreements(device))
+
+
+def _agreements(device: torch.device) -> Iterator[Agreement]:
+    refuse_without_float64(device)
+    for q, p in [_normals(device), *_parts_of_the_tables(device)]:
+        yield _agreement(q, p, device)
+
+
+def _normals(device: torch.device) -> Pair:
+    """q of batch (30,) whose scale goes from 1e-3 to 1e3, and three priors: standard, shifted, far wider."""
+
+    def column(values: Tensor) -> Tensor:
+        return values[:, None].expand(SETTINGS, DIMS).to(device)
+
+    def of_third(*values: float) -> Tensor:
+        return column(torch.tensor(values, dtype=torch.float64).repeat_interleave(len(SCALES)))
+
+    logs = column(SCALES.log().repeat(3))
+
+    q = DiagonalNormal(of_third(0.0, 1.5, -0.3), logs)
+    return q, DiagonalNormal(of_third(0.0, -0.7, 0.7), of_third(0.0, 0.0, 3.4))
+
+
+def _models(device: torch.device) -> Iterator[VAE]:
+    """Small models with every posterior of the table beside every prior; float64."""
+    for posterior in build.POSTERIORS:
+        for prior in build.PRIORS:
+            model = vae(SHAPE, DIMS, Part("mlp", {"widths": (8,)}), posterior=posterior, prior=prior)
+            yield model.to(device, torch.float64).eval()
+
+
+@torch.no_grad()
+def _parts_of_the_tables(device: torch.device) -> Iterator[Pair]:
+    """Where there is a closed form, with 30 random outputs between -ln 1000 and ln 1000 for the posterior's network."""
+    x = torch.zeros(SETTINGS, *SHAPE, dtype=torch.float64, device=device)
+    for model in _models(device):
+        p = model.p()
+        outputs = model.posterior.network(x)
+        model.posterior.network = Constant((2 * torch.rand_like(outputs) - 1) * float(SCALES.log()[-1]))
+        q = model.q(x)
+        if kl_of(q, p) is not None:
+            yield q, p
+
+
+@torch.no_grad()
+def _agreement(q: LatentDistribution, p: LatentDistribution, device: torch.device) -> Agreement:
+    """The average is over independent Latin hypercubes, so their spread is an honest standard error."""
+    means = []
+    for cube in latin_hypercubes(REPLICATIONS, POINTS, *q.noise_shape).unsqueeze(2).to(device):
+        z, known = q.drawn(cube)
+        means.append((log_q(Latent(z, q, p, known)) - p.log_prob(z)).mean(0))
+    drawn, closed = torch.stack(means), kl_of(q, p)
+    assert closed is not None
+    return Agreement(closed, drawn.mean(0), drawn.std(0) / len(drawn) ** 0.5)
+
+
+def latin_hypercubes(count: int, points: int, dims: int) -> Tensor:
+    """Standard-normal numbers (count, points, dims), float64: in each dimension one in each of `points` equal shares.
+
+    Each point is standard normal, and the mean over a hypercube of what adds up over dimensions is almost exact.
+    McKay, Beckman & Conover 1979, Technometrics 21
+    """
+    shares = torch.rand(count, points, dims).argsort(1)
+    return torch.special.ndtri((shares + torch.rand(count, points, dims, dtype=torch.float64)) / points)
+
+
+@torch.no_grad()
+def worst_integral_of_codes(device: torch.device) -> float:
+    """Largest |∫ p(z) dz - 1| over every posterior and prior of the tables, in two dimensions, on a fine grid."""
+    refuse_without_float64(device)
+    x = torch.rand(1, *SHAPE, dtype=torch.float64, device=device)
+    found = [(model.q(x), model.p()) for model in _models(device)]
+    return max(abs(_integral(distribution) - 1) for pair in found for distribution in pair)
+
+
+def _integral(distribution: LatentDistribution) -> float:
+    """By the rectangle rule, whose error falls faster than any power of the step for a smooth density."""
+    like = distribution.mean
+    noise = torch.randn(4000, *distribution.batch_shape, *distribution.noise_shape).to(like)
+    z = distribution.from_noise(noise).reshape(-1, DIMS)
+    steps = torch.linspace(-REACH, REACH, SIDE, dtype=like.dtype, device=like.device)
+    grid = z.mean(0) + z.std(0) * torch.cartesian_prod(steps, steps)
+    cell = z.std(0).prod() * (steps[1] - steps[0]) ** 2
+    log_prob = distribution.log_prob(grid.view(-1, *[1] * len(distribution.batch_shape), DIMS))
+    return float(log_prob.exp().sum() * cell)
