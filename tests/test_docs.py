@@ -35,10 +35,10 @@ def test_the_documents_likelihood_obeys_the_laws(tables):
 
 def test_the_documents_objective_obeys_the_laws(tables):
     exec(next(block for block in python_blocks("docs/architecture.md") if "OBJECTIVES[" in block), {})
-    options = {"gamma": 2.0, "nats": {"kind": "linear", "end": 5.0, "over": 3.0}}
-    assert_unchanged_by_duplication("capacity", "bernoulli", options)
-    assert_trains("capacity", "gaussian", options)
-    assert set(build.build_objective(build.Part("capacity", options), 1, 1).schedules) == {"gamma", "nats"}
+    options = {"alpha": {"kind": "linear", "start": 0.9, "end": 0.0, "over": 5.0}}
+    assert_unchanged_by_duplication("renyi", "bernoulli", options)
+    assert_trains("renyi", "gaussian", options)
+    assert set(build.build_objective(build.Part("renyi", options), 1, 1).schedules) == {"alpha"}
 
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch):

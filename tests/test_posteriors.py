@@ -141,6 +141,17 @@ def test_the_order_turns_round_so_that_every_number_depends_on_every_noise(kind)
 
 
 @pytest.mark.parametrize("kind", FLOWS)
+def test_a_member_of_a_batch_of_flows_is_the_same_flow_alone(kind):
+    """Which a draw from a VampPrior made of flows rests on."""
+    q, index = flow_of(kind), torch.tensor([2, 0])
+    noise = noise_of(q)
+    alone = q.at(index)
+    assert torch.equal(alone.from_noise(noise[:, index]), q.from_noise(noise)[:, index])
+    z = q.from_noise(noise)[:, index]
+    assert torch.allclose(alone.log_prob(z), q.log_prob(q.from_noise(noise))[:, index], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", FLOWS)
 def test_the_drawn_density_is_the_density_and_the_inverse_returns_the_noise(kind):
     q = flow_of(kind)
     noise = noise_of(q)

@@ -50,6 +50,15 @@ class AutoregressiveMap(NamedTuple):
             x = (y - shift) * (-log_scale).exp()
         return x, log_scale.sum(-1)
 
+    @property
+    def width(self) -> int:
+        """Of its widest layer."""
+        return max(offset.shape[-1] for _, offset in self.layers)
+
+    def at(self, index: Tensor) -> AutoregressiveMap:
+        """The same at these of its contexts (K, context): contexts of the index's shape."""
+        return AutoregressiveMap(tuple((weight, offset[index]) for weight, offset in self.layers))
+
     def detach(self) -> AutoregressiveMap:
         """The same with weights and context stopped."""
         return AutoregressiveMap(tuple((weight.detach(), offset.detach()) for weight, offset in self.layers))
@@ -149,6 +158,21 @@ class FlowNormal(LatentDistribution):
     @property
     def stddev(self) -> Tensor:
         return self.variance.sqrt()
+
+    @property
+    def like(self) -> Tensor:
+        return self.loc
+
+    @property
+    def width(self) -> int:
+        return max(step.width for step in self.maps)
+
+    @property
+    def width_each(self) -> int:
+        return self.width
+
+    def at(self, index: Tensor) -> FlowNormal:
+        return type(self)(self.loc[index], self.log_scale[index], tuple(step.at(index) for step in self.maps))
 
     def detach(self) -> FlowNormal:
         return type(self)(self.loc.detach(), self.log_scale.detach(), tuple(step.detach() for step in self.maps))

@@ -19,6 +19,7 @@ from vaekit.config.schema import Schedule as ScheduleSpec
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.models import VAE, Autoencoder, Encoder, Model
 from vaekit.networks import Shape
+from vaekit.objectives import Facts
 from vaekit.posteriors import Posterior
 from vaekit.priors import Prior
 from vaekit.schedules import Schedule, ScheduleValue
@@ -65,6 +66,13 @@ LIKELIHOODS: Mapping[str, type[Likelihood]] = {
 }
 OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "elbo": objectives.elbo,
+    "iwae": objectives.iwae,
+    "capacity": objectives.capacity,
+    "geco": objectives.geco,
+    "total-correlation": objectives.total_correlation,
+    "mmd": objectives.mmd,
+    "factor": objectives.factor,
+    "adversarial": objectives.adversarial,
 }
 
 
@@ -162,12 +170,21 @@ class BuiltObjective(NamedTuple):
     schedules: Mapping[str, Schedule]
 
 
-def build_objective(part: Part, steps_per_epoch: int, pixels: int) -> BuiltObjective:
-    """The objective, its schedules in steps. `pixels` is C * H * W, for weights such as "500/pixels"."""
+def build_objective(part: Part, steps_per_epoch: int, pixels: int, facts: Facts | None = None) -> BuiltObjective:
+    """The objective, its schedules in steps. `pixels` is C * H * W, for weights such as "500/pixels".
+
+    `facts` of the run are for the objectives whose first parameter asks for them.
+    """
     factory = _choose(OBJECTIVES, part, "objective")
     options = {**scheduled_defaults(factory), **part.options}
     named = {name: build_schedule(options[name], steps_per_epoch, pixels) for name in scheduled_defaults(factory)}
-    return BuiltObjective(factory(**{**options, **named}), named)
+    told = [facts] if _asks_for_facts(factory) else []
+    assert None not in told, f"the objective '{part.kind}' depends on the facts of the run"
+    return BuiltObjective(factory(*told, **{**options, **named}), named)
+
+
+def _asks_for_facts(factory: Callable[..., Any]) -> bool:
+    return any(p.annotation is Facts for p in inspect.signature(factory, eval_str=True).parameters.values())
 
 
 def scheduled_defaults(factory: Callable[..., Any]) -> dict[str, Any]:

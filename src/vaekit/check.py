@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from vaekit.build import (
     LIKELIHOODS,
@@ -11,6 +13,7 @@ from vaekit.build import (
     OBJECTIVES,
     POSTERIORS,
     PRIORS,
+    build_objective,
     build_schedule,
     scheduled_defaults,
 )
@@ -20,8 +23,12 @@ from vaekit.config.schema import Schedule as ScheduleSpec
 from vaekit.data.sources import SOURCES
 from vaekit.distributions import ImageDistribution
 from vaekit.errors import ConfigError, suggest
+from vaekit.objectives import Facts, Needs, needs_of
+from vaekit.posteriors import Posterior
+from vaekit.priors import Prior
 from vaekit.schedules import ScheduleValue
 
+T = TypeVar("T")
 WRITTEN_AS = {ScheduleValue: ScheduleSpec}  # a config has a description where an objective takes a function of the step
 
 
@@ -36,12 +43,13 @@ def part_factories(config: Config) -> Iterator[tuple[tuple[str, ...], Part, Mapp
 
 def check_config(config: Config) -> Iterator[Problem]:
     """What the schema alone cannot know: unknown parts, options that a part does not take, parts that do not fit."""
-    unknown = False
+    unknown = wrong = False
     for path, part, table in part_factories(config):
         if part.kind in table:
             _, problems = option_problems(path, table[part.kind], part.options, written_as=WRITTEN_AS)
+            problems += _schedule_text_problems(path, part)
             yield from problems
-            yield from _schedule_text_problems(path, part)
+            wrong = wrong or bool(problems)
         else:
             unknown = True
             yield Problem((*path, "kind"), f"unknown {path[-1]} '{part.kind}'; {suggest(part.kind, table)}")
@@ -49,6 +57,8 @@ def check_config(config: Config) -> Iterator[Problem]:
         yield Problem(("data", "source"), f"unknown data set; {suggest(config.data.source, SOURCES)}")
     if not unknown:
         yield from (Problem(path, message) for path, message in combination_problems(config))
+    if not (unknown or wrong):
+        yield from (Problem(("objective",), message) for message in objective_problems(config))
 
 
 def _schedule_text_problems(path: tuple[str, ...], part: Part) -> Iterator[Problem]:
@@ -160,3 +170,54 @@ def _channels(config: Config) -> int | None:
     """Of the images; None where only the files know."""
     shape = SOURCES[config.data.source].shape if config.data.source in SOURCES else None
     return config.data.channels or (shape[0] if shape else None)
+
+
+def objective_problems(config: Config) -> Iterator[str]:
+    """What an objective needs and this config does not give."""
+    kind, model, training = config.objective.kind, config.model, config.training
+    try:
+        with torch.device("meta"):  # its weights are not wanted here, nor the random numbers that they would take
+            built = build_objective(config.objective, 1, 1, Facts(1, model.latent_dim))
+    except ConfigError as error:
+        yield str(error)
+        return
+    needs = needs_of(built.objective)
+    if needs.coupled and training.accumulate > 1:
+        yield f"'{kind}' couples the images of a batch, so parts of it are another loss; set training.accumulate=1"
+    if training.samples % needs.groups:
+        yield (
+            f"training.samples={training.samples} cannot be divided into {needs.groups} groups; "
+            f"set training.samples={needs.groups * max(2, training.samples // needs.groups)}, or objective.groups=1"
+        )
+    if needs.latents and model.kind == "autoencoder":
+        yield f"'{kind}' needs a posterior and a prior, which an autoencoder lacks; set model.kind=vae"
+    if model.kind == "vae":
+        yield from _part_problems(config, needs)
+
+
+def _part_problems(config: Config, needs: Needs) -> Iterator[str]:
+    """Of the posterior and the prior."""
+    posterior, prior = POSTERIORS[config.model.posterior.kind], PRIORS[config.model.prior.kind]
+    said = " ".join([f"'{config.objective.kind}'", *(f"{k}={v}" for k, v in config.objective.options.items())])
+    if needs.continuous and posterior.discrete:
+        yield f"{said} needs codes with a density; {_of(POSTERIORS, 'posterior', _continuous)}, or objective=elbo"
+    if needs.factorised and not posterior.factorises:
+        yield f"{said} needs independent dimensions of the code; {_of(POSTERIORS, 'posterior', _independent)}"
+    if needs.fixed_prior and not prior.fixed:
+        yield f"{said} trains no prior; {_of(PRIORS, 'prior', _fixed)}, or objective=mmd"
+
+
+def _continuous(made: type[Posterior]) -> bool:
+    return not made.discrete
+
+
+def _independent(made: type[Posterior]) -> bool:
+    return made.factorises and not made.discrete
+
+
+def _fixed(made: type[Prior]) -> bool:
+    return made.fixed and not made.discrete
+
+
+def _of(table: Mapping[str, type[T]], part: str, fits: Callable[[type[T]], bool]) -> str:
+    return f"choose model.{part}=" + " or ".join(name for name, made in table.items() if fits(made))

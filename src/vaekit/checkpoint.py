@@ -34,7 +34,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything a run needs to go on: named groups of tensors (model, ema, optimizer, trainer) and plain state."""
+    """Everything a run needs to go on: groups of tensors (model, ema, optimizer, trainer; objective), plain state."""
 
     step: int
     tensors: Mapping[str, Tensors]
@@ -51,7 +51,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
 
     NumericalError where a weight is not finite, StorageError where the disk is full: the others are intact then.
     """
-    for group in ("model", "ema", "optimizer"):
+    for group in ("model", "ema", "optimizer", "objective"):
         _refuse_non_finite(group, checkpoint.tensors.get(group, {}))
     parent = checkpoints_folder(run)
     final = parent / f"step-{checkpoint.step:08d}"

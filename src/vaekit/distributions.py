@@ -48,6 +48,10 @@ class LatentDistribution(Distribution):
         """z, and log q(z) (*sample, *batch) where it comes with the drawing; None where log_prob is as cheap."""
         return self.from_noise(noise), None
 
+    def log_prob_per_dim(self, value: Tensor) -> Tensor:
+        """log q of each dimension, broadcast, not summed: (*batch, D). TypeError where they are not independent."""
+        raise TypeError(f"the dimensions of {type(self).__name__} are not independent; choose posterior=diagonal")
+
     def detach(self) -> LatentDistribution:
         """The same distribution with its parameters stopped (sticking the landing, DReG)."""
         raise NotImplementedError
@@ -125,8 +129,11 @@ class DiagonalNormal(LatentDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
+        return self.log_prob_per_dim(value).sum(-1)
+
+    def log_prob_per_dim(self, value: Tensor) -> Tensor:
         standard = (value - self.loc) * (-self.log_scale).exp()
-        return (-0.5 * standard.square() - self.log_scale - 0.5 * LOG_2PI).sum(-1)
+        return -0.5 * standard.square() - self.log_scale - 0.5 * LOG_2PI
 
     @property
     def width_each(self) -> int:

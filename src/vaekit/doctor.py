@@ -17,6 +17,7 @@ from vaekit.data.dataset import Splits, load_splits
 from vaekit.data.pixels import Pixels
 from vaekit.distributions import refusal
 from vaekit.models import VAE, Model
+from vaekit.objectives import Facts
 from vaekit.trace import terms
 from vaekit.training.device import choose_device
 from vaekit.training.validation import adopt
@@ -137,7 +138,8 @@ def _objective(config: Config, splits: Splits) -> Iterator[Finding]:
     batches = Batches(splits.train, config.training.batch_size, config.training.seed)
     steps = max(1, round(config.training.epochs * batches.steps_per_epoch))
     pixels = math.prod(splits.train.shape)
-    built = build_objective(config.objective, batches.steps_per_epoch, pixels)
+    facts = Facts(len(splits.train), config.model.latent_dim)
+    built = build_objective(config.objective, batches.steps_per_epoch, pixels, facts)
     ends = {name: (float(s(torch.tensor(0))), float(s(torch.tensor(steps)))) for name, s in built.schedules.items()}
     if "beta" in ends:
         weight = ends.get("weight", (1.0, 1.0))[1]

@@ -14,6 +14,7 @@ class Codes(Prior):
 
     discrete = True
     factorises = True
+    fixed = True
 
     def forward(self, posterior: Posterior, context: Tensor | None = None) -> UniformCodes:
         assert isinstance(posterior, Quantiser)  # a VAE refuses other pairs

@@ -26,6 +26,7 @@ class Prior(Places):
 
     factorises: ClassVar[bool] = False  # into dimensions, with a KL of each in closed form
     discrete: ClassVar[bool] = False  # over codes out of a finite set
+    fixed: ClassVar[bool] = False  # nothing to learn
 
     def __init__(self, latent_dim: int, shape: Shape, classes: int = 0) -> None:
         super().__init__()
@@ -42,6 +43,7 @@ class StandardNormal(Prior):
     """N(0, I)."""
 
     factorises = True
+    fixed = True
 
     def __init__(self, latent_dim: int, shape: Shape, classes: int = 0) -> None:
         super().__init__(latent_dim, shape, classes)

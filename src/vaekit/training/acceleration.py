@@ -68,11 +68,11 @@ def put_back(tensors: Callable[[], dict[str, Tensor]], device: torch.device) -> 
 
 
 class Holder(nn.Module):
-    """A forward pass as a module whose weights can be given from outside."""
+    """A forward pass as a module whose weights, and those of an objective that has some, can be given from outside."""
 
-    def __init__(self, forward: Forward, model: nn.Module) -> None:
+    def __init__(self, forward: Forward, model: nn.Module, objective: nn.Module | None) -> None:
         super().__init__()
-        self.held, self.model = forward, model
+        self.held, self.model, self.objective = forward, model, objective
 
     def forward(self, *arguments: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return self.held(*arguments)
@@ -82,7 +82,7 @@ class Joint:
     """Loss and gradients as one compiled function: a tenth faster than `backward` where Python is what takes time."""
 
     def __init__(self, step: TrainStep, model: nn.Module, **options: Any) -> None:
-        holder = Holder(step.forward, model)
+        holder = Holder(step.forward, model, step.own.objective if step.own else None)
         self.weights = {name: weight for name, weight in holder.named_parameters() if weight.requires_grad}
 
         def loss_of(
@@ -100,7 +100,8 @@ class Joint:
             if judge is None or factor is not None:
                 return gradients, loss, values, None
             # here the gradients are still in the caches
-            norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+            of_model = [g for name, g in gradients.items() if not name.startswith("objective.")]
+            norm = torch.stack([g.square().sum() for g in of_model]).sum().sqrt()
             return gradients, loss, values, judge(loss, norm)
 
         self.step = step
@@ -157,7 +158,7 @@ def try_to_compile(
             step.forward, step.differentiate = plain
             reason = one_line(error)
         finally:
-            for weight in step.optimizer.weights:
+            for weight in step.weights:
                 weight.grad = None
     say(f"cannot compile here, so the step runs eagerly: {reason}")
     return False

@@ -24,6 +24,8 @@ from vaekit.distributions import refusal
 from vaekit.errors import DataError, NumericalError
 from vaekit.evaluation.health import Watch
 from vaekit.noise import derived_seed
+from vaekit.objectives.learned import selection_of
+from vaekit.objectives.needs import Facts, needs_of
 from vaekit.optimizer import build_optimizer
 from vaekit.parallel import ALONE, World
 from vaekit.training.acceleration import (
@@ -45,6 +47,7 @@ from vaekit.training.device import (
 from vaekit.training.ema import Ema
 from vaekit.training.interrupts import Interrupted, stop_signals
 from vaekit.training.loggers import Logger, write_history
+from vaekit.training.own import Own
 from vaekit.training.state import Progress, snapshot
 from vaekit.training.step import Counters, TrainStep, forward_of
 from vaekit.training.validation import adopt, calibrate, pictures_of, validate
@@ -84,7 +87,9 @@ class Trainer:
         adopt(self.model, splits.train, self.pixels, training.seed)  # weights that are loaded later take its place
         self.labels = splits.train.context(self.device) if self.model.classes else None
         pixels = splits.train.images[0].numel()
-        self.objective = build_objective(config.objective, self.steps_per_epoch, pixels)
+        facts = Facts(len(splits.train), config.model.latent_dim)
+        self.objective = build_objective(config.objective, self.steps_per_epoch, pixels, facts)
+        self.own = Own(self.objective.objective, self.device)
         self.optimizer = build_optimizer(self.model, training)
         self.counters = Counters(self.device)
         self.progress = Progress()
@@ -115,6 +120,8 @@ class Trainer:
             say=self.logger.message,
             world=self.world,
             batch=self.batches.batch_size if self.world.size > 1 else None,
+            own=self.own,
+            coupled=needs_of(self.objective.objective).coupled,
         )
 
     # Checkpoints
@@ -166,7 +173,7 @@ class Trainer:
             self.logger.message(f"already trained to step {step} of {self.total_steps}; raise training.epochs to go on")
             return self.progress
         self.model.train()
-        self.world.copy_from_leader(self.model.state_dict().values())
+        self.world.copy_from_leader([*self.model.state_dict().values(), *self.own.tensors().values()])
         self.prepare(step)
         self.logger.started(step, self.total_steps)
         self._clock, self._clock_step = time.perf_counter(), step
@@ -195,6 +202,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict(),
             "optimizer": self.optimizer.tensors(self.model),
+            "objective": self.own.tensors(),
             "trainer": self.counters.tensors(),
         }
         return {f"{group}/{name}": value for group, tensors in groups.items() for name, value in tensors.items()}
@@ -287,7 +295,8 @@ class Trainer:
         dataset, objective = self.splits.validation, self.objective.objective
         values = None
         if self.world.leads:
-            values = validate(self.ema.model, objective, dataset, self.pixels, self.device, at, end, seed)
+            samples = self.config.training.samples
+            values = validate(self.ema.model, objective, dataset, self.pixels, self.device, at, end, seed, samples)
         values = self.world.told(values)
         row = self._row(step, "validation", values)
         self.progress.history.append(row)
@@ -339,7 +348,10 @@ class Trainer:
         model.calibrate(
             [(x, context)]
         )  # else an estimated scale is the one it was made with; each validation does it anew
-        return float(self.objective.objective(model(x, 1, context=context), end))
+        objective = self.objective.objective
+        samples = self.config.training.samples
+        trace = model(x, samples, context=context, stopped=needs_of(objective).stopped)
+        return float(selection_of(objective, trace, end))
 
 
 def batch_statistics(model: torch.nn.Module) -> list[Tensor]:

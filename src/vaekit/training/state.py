@@ -40,6 +40,7 @@ def snapshot(trainer: Trainer) -> Checkpoint:
             "ema": dict(trainer.ema.model.state_dict()),
             "optimizer": trainer.optimizer.tensors(trainer.model),
             "trainer": {**trainer.counters.tensors(), **_random(trainer)},
+            **({"objective": own} if (own := trainer.own.tensors()) else {}),
         },
         {
             "config": trainer.written,
@@ -66,6 +67,7 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
     load_weights(trainer.model, checkpoint.tensors["model"])
     load_weights(trainer.ema.model, checkpoint.tensors["ema"])
     trainer.optimizer.load(trainer.model, checkpoint.tensors["optimizer"])
+    trainer.own.load(checkpoint.tensors.get("objective", {}))
     tensors = checkpoint.tensors["trainer"]
     _set_random(trainer, tensors, checkpoint.step)
     trainer.counters.load({name: value for name, value in tensors.items() if not name.startswith("random/")})

@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.errors import NumericalError, is_out_of_memory, one_line
+from vaekit.objectives.learned import with_own
+from vaekit.objectives.needs import needs_of
 from vaekit.optimizer import Optimizer, Update
 from vaekit.parallel import ALONE, World
 from vaekit.schedules import Schedule
 from vaekit.trace import Objective, terms
 from vaekit.training.device import capturing, generator_states, set_generator_states
 from vaekit.training.ema import Ema
+from vaekit.training.own import Own
 
 Forward = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # (*inputs, step) -> (loss, terms)
 # (arguments of `forward`, factor) -> (loss, terms); adds the gradients of factor * loss to the weights
@@ -42,13 +45,15 @@ def forward_of(
     `labels` (N,), for a conditional model, are of all training images; the second input says which of them these are.
     """
 
+    stopped = needs_of(objective).stopped
+
     def forward(*arguments: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         *inputs, step = arguments
         context = None if labels is None else labels[inputs[1]]
-        trace = model(prepare(*inputs), samples, context=context)
-        loss = objective(trace, step)
+        trace = model(prepare(*inputs), samples, context=context, stopped=stopped)
+        loss, own = with_own(objective, trace, step)
         with torch.no_grad():  # for the log alone
-            return loss, terms(trace)
+            return loss, {**terms(trace), **own}
 
     return forward
 
@@ -141,12 +146,16 @@ class TrainStep:
         say: Callable[[str], None] = lambda text: None,
         world: World = ALONE,
         batch: int | None = None,
+        own: Own | None = None,
+        coupled: bool = False,
     ) -> None:
         """`guard`: skip updates whose loss or gradient norm is not finite; fp16 losses need it.
 
         `statistics` are buffers that a forward pass changes: put back where the update is skipped.
         `parts` are what a batch is computed in; where memory runs out they are doubled, and `say` is told.
         Where several processes train together, `batch` is how many images their inputs are in all.
+        `own` is of an objective that learns beside the model; `coupled`: its loss couples the images of a batch, so
+        that parts of it would be another loss.
         """
         self.forward, self.optimizer, self.ema = forward, optimizer, ema
         self.differentiate: Differentiate = self._backward
@@ -156,6 +165,8 @@ class TrainStep:
         self.verdict: Verdict | None = None  # left by a `differentiate` that measures the norm itself
         self.statistics = list(statistics)
         self.say, self.world, self.batch = say, world, batch
+        self.own, self.coupled = own, coupled
+        self.weights = [*optimizer.weights, *(own.weights if own else ())]  # all that a backward pass reaches
 
     def __call__(self, *inputs: Tensor) -> None:
         """One update from what `forward` takes, batch axis first; a 0-d tensor is for the whole batch."""
@@ -174,7 +185,7 @@ class TrainStep:
         for buffer in statistics:
             buffer.mul_(images / self.batch)
         scalars = torch.stack([loss, *values.values()])
-        gradients = [weight.grad for weight in self.optimizer.weights if weight.grad is not None]
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         self.world.add([scalars, *gradients, *statistics])
         return scalars[0], dict(zip(values, scalars[1:].unbind(), strict=True))
 
@@ -185,12 +196,15 @@ class TrainStep:
         if verdict is None and self.measures:
             verdict = self.judge(loss, self._norm())
         divisor, accepted = (None, None) if verdict is None else (verdict.divisor, verdict.accepted)
+        accepted = accepted if self.own is None else self.own.judge(accepted)
         if verdict is not None:
             measured[NORM] = verdict.norm
         if accepted is not None:
             for buffer, old in zip(self.statistics, before, strict=True):
                 buffer.copy_(torch.where(accepted, buffer, old))
         self.optimizer.step(Update(self.learning_rate(counters.step), divisor, accepted))
+        if self.own is not None:
+            self.own.step(counters.step, counters.scale if self.scaled else None, measured, accepted)
         self.ema.update(counters.step, accepted)
         counters.add(measured, accepted)
         self._count(accepted, loss)
@@ -229,11 +243,16 @@ class TrainStep:
                 buffer.copy_(old)
 
     def _halve(self, images: int, reason: str) -> None:
-        for weight in self.optimizer.weights:
+        for weight in self.weights:
             weight.grad = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         at_once = -(-images // self.parts)
+        if self.coupled:
+            raise NumericalError(
+                f"out of memory ({reason}), and this objective couples the images of a batch, so that it cannot be "
+                "computed in parts; lower training.batch_size, or choose smaller model.network.widths or data.size"
+            )
         if at_once == 1:
             raise NumericalError(
                 f"out of memory with one image at a time ({reason}); choose smaller model.network.widths, data.size or "
@@ -246,7 +265,7 @@ class TrainStep:
         )
 
     def _gradients_of_parts(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
-        for weight in self.optimizer.weights:
+        for weight in self.weights:
             weight.grad = None
         images = len(inputs[0]) if self.batch is None else self.batch
         total: Tensor | None = None

@@ -13,7 +13,10 @@ from vaekit.data.pixels import Pixels
 from vaekit.errors import DataError
 from vaekit.models import VAE, Model, context_of
 from vaekit.noise import BlockNoise, derived_seed, no_noise
+from vaekit.objectives.learned import selection_of, with_own
+from vaekit.objectives.needs import needs_of
 from vaekit.trace import Objective, terms
+from vaekit.training.device import seeded
 
 VALIDATION_BATCH = 500
 CALIBRATION_IMAGES = 4096  # enough for one scalar
@@ -29,20 +32,25 @@ def validate(
     step: Tensor,
     last_step: Tensor,
     seed: int,
+    samples: int = 1,
 ) -> dict[str, float]:
     """Means over the data set, nats per example: loss, its terms, and `selection`, the loss as the last step weighs it.
 
     Selection uses the schedules' final values: under a KL warm-up the losses of two epochs cannot be compared.
     """
     totals: dict[str, Tensor] = {}
-    for start, images in in_order(dataset, VALIDATION_BATCH):
+    needs = needs_of(objective)
+    batch = VALIDATION_BATCH if needs.coupled else max(1, VALIDATION_BATCH // samples)
+    for start, images in in_order(dataset, batch):
         x = pixels.for_evaluation(images.to(device), start, seed)
-        trace = model(x, 1, BlockNoise(seed, start), context_of(model, dataset, start, len(x)))
-        values = {
-            "loss": objective(trace, step),
-            **terms(trace),
-            "selection": objective(trace, last_step),
-        }
+        context = context_of(model, dataset, start, len(x))
+        trace = model(x, samples, BlockNoise(seed, start), context, stopped=needs.stopped)
+        drawing = derived_seed(seed, "objective", start)  # what an objective draws: prior samples, a shuffle
+        with seeded(device, drawing):
+            loss, own = with_own(objective, trace, step)
+        with seeded(device, drawing):
+            selection = selection_of(objective, trace, last_step)
+        values = {"loss": loss, **terms(trace), **own, "selection": selection}
         for name, value in values.items():
             totals[name] = totals.get(name, torch.zeros((), dtype=torch.float64)) + value.cpu().double() * len(x)
     return {name: float(total) / len(dataset) for name, total in totals.items()}

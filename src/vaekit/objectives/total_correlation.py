@@ -1,0 +1,63 @@
+"""The rate in three parts: what codes tell of the image, how dimensions depend on each other, how each is spread."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from vaekit.distributions import LatentDistribution
+from vaekit.objectives.aggregate import Sampling, log_aggregate
+from vaekit.objectives.needs import Facts, Needs
+from vaekit.schedules import Schedule, ScheduleValue, as_schedule
+from vaekit.trace import Latent, Objective, Trace, distortion, log_q
+
+
+class RateParts(NamedTuple):
+    """They add up to log q(z | x) - log p(z): scalars, nats per example."""
+
+    information: Tensor  # E log q(z | x) - log q(z): mutual information of image and code
+    correlation: Tensor  # E log q(z) - Σ_d log q(z_d): total correlation
+    marginals: Tensor  # E Σ_d log q(z_d) - log p(z): dimension by dimension, where p factorises
+
+
+def rate_parts(latent: Latent, images: int, sampling: Sampling) -> RateParts:
+    """Estimated from this batch, which is of a set of so many images."""
+    assert isinstance(latent.q, LatentDistribution)
+    joint, product = log_aggregate(latent.q, latent.z, images, sampling)
+    return RateParts(
+        (log_q(latent) - joint).mean(), (joint - product).mean(), (product - latent.p.log_prob(latent.z)).mean()
+    )
+
+
+class TotalCorrelation:
+    """distortion + alpha * information + beta * correlation + gamma * marginals + penalty."""
+
+    needs = Needs(latents=True, continuous=True, factorised=True, coupled=True)
+
+    def __init__(self, alpha: Schedule, beta: Schedule, gamma: Schedule, images: int, sampling: Sampling) -> None:
+        self.alpha, self.beta, self.gamma, self.images, self.sampling = alpha, beta, gamma, images, sampling
+
+    def __call__(self, trace: Trace, step: Tensor) -> Tensor:
+        loss = distortion(trace) + trace.penalty.mean()
+        for latent in trace.latents:
+            parts = rate_parts(latent, self.images, self.sampling)
+            loss = loss + self.alpha(step) * parts.information
+            loss = loss + self.beta(step) * parts.correlation + self.gamma(step) * parts.marginals
+        return loss
+
+
+def total_correlation(
+    facts: Facts,
+    *,
+    alpha: ScheduleValue = 1.0,
+    beta: ScheduleValue = 6.0,
+    gamma: ScheduleValue = 1.0,
+    sampling: Sampling = "weighted",
+) -> Objective:
+    """The rate in parts with a weight of its own each (β-TCVAE); with all three 1 the sampled negative ELBO.
+
+    Estimated from a batch, so its bias falls with training.batch_size. Chen, Li, Grosse & Duvenaud 2018,
+    arXiv:1802.04942
+    """
+    return TotalCorrelation(as_schedule(alpha), as_schedule(beta), as_schedule(gamma), facts.images, sampling)
