@@ -9,17 +9,29 @@ from functools import partial
 import pytest
 import torch
 
-from vaekit import build, distributions, trace
+from vaekit import build, conditionals, distributions, trace
 from vaekit.distributions import DiagonalNormal, GaussianImage
 from vaekit.evaluation import likelihood
+from vaekit.evaluation.ais import Annealing
+from vaekit.evaluation.disentanglement import information
+from vaekit.evaluation.disentanglement.information import entropies
 from vaekit.logistics import DiscretisedLogisticImage
 from vaekit.noise import BlockNoise
+from vaekit.objectives import aggregate, evidence, importance
+from vaekit.objectives.adversarial import Discriminator
 from vaekit.schedules import cosine
 from vaekit.selftest import bounds, durability, linear_gaussian
 from vaekit.selftest.run import CHECKS, judge, run_checks
 
 CPU = torch.device("cpu")
-ALWAYS_HERE = {"sums-float32", "devices", "saved", "resumed"}  # also where there is no float64
+ALWAYS_HERE = {
+    "sums-float32",
+    "perfect-code",
+    "noise-code",
+    "devices",
+    "saved",
+    "resumed",
+}  # also where there is no float64
 
 
 def verdict(name):
@@ -74,6 +86,22 @@ def noise_by_batch(self, level, shape, like):
     return torch.randn(shape, generator=torch.Generator().manual_seed(self.seed + self.first_sample)).to(like)
 
 
+def short_path(self):
+    return [t / 250 for t in range(self.temperatures + 1)]
+
+
+def large_in_bf16(parameters):
+    return parameters.float() * (1.05 if parameters.dtype == torch.bfloat16 else 1)
+
+
+def equal_weights(batch, images, sampling, like):
+    return like.new_full((batch, batch), -math.log(images * batch))
+
+
+def live(self, z, stopped=False, right=Discriminator.forward):
+    return right(self, z)
+
+
 def half_loaded(model, tensors):
     model.load_state_dict({name: value for name, value in tensors.items() if "running" not in name}, strict=False)
 
@@ -100,6 +128,14 @@ BUGS = {
     "samples-not-counted": ("thousand", likelihood.StreamedLogMean, "result", samples_not_counted),
     "noise-by-batch": ("batches", BlockNoise, "__call__", noise_by_batch),
     "noise-by-order": ("company", "vaekit.evaluation.likelihood", "RepeatedNoise", BlockNoise),
+    "path-that-ends-early": ("annealing", Annealing, "betas", short_path),
+    "gradient-of-iwae-not-squared": ("doubly", importance, "_scale_gradient", lambda latent, factor: None),
+    "image-itself-not-singled-out": ("aggregate", aggregate, "log_weights", equal_weights),
+    "sum-over-images": ("duplicated", evidence, "distortion", lambda trace: -trace.log_px.sum()),
+    "other-network-moved": ("two-networks", Discriminator, "forward", live),
+    "larger-in-bf16": ("bf16", conditionals, "full_precision", large_in_bf16),
+    "entropy-in-bits": ("perfect-code", information, "entropies", lambda data: entropies(data) / math.log(2)),
+    "too-many-bins": ("noise-code", information, "bins_for", lambda size: 400),
     "steps-that-stay-large": ("ppca", linear_gaussian, "cosine", lambda rate, end, over: cosine(rate, rate, over)),
     "buffers-not-loaded": ("saved", durability, "load_weights", half_loaded),
     "half-precision": ("saved", durability, "load_weights", loaded_at_half_precision),

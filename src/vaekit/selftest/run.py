@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vaekit.errors import ConfigError, one_line, suggest
-from vaekit.selftest import bounds, divergences, durability, likelihoods
+from vaekit.selftest import bounds, divergences, durability, estimates, likelihoods, objectives
 from vaekit.selftest.figure import Check, Figure, NotHere
 from vaekit.training.device import available_devices, choose_device
 
@@ -25,6 +25,22 @@ CHECKS: Mapping[str, Check] = {
     "one-sample": Check("IWAE with one sample is the ELBO: nats", bounds.one_sample_bound, 1e-9),
     "order": Check("ELBO ≤ IWAE 2 ≤ … ≤ IWAE 1000: largest fall, nats", bounds.largest_fall, 0.0),
     "thousand": Check("IWAE 1000 is close to log p(x): nats", bounds.gap_of_thousand_samples, 0.05),
+    "annealing": Check("annealed importance sampling returns log p(x): nats", estimates.gap_of_annealing, 0.05),
+    "doubly": Check(
+        "DReG and IWAE gradients agree on average: standard errors", objectives.difference_of_gradients, 4.0
+    ),
+    "aggregate": Check(
+        "stratified sampling is unbiased for q(z): standard errors", objectives.bias_of_stratified_sampling, 4.0
+    ),
+    "duplicated": Check("an image counted twice changes no term: relative", objectives.change_by_duplication, 1e-6),
+    "two-networks": Check(
+        "no loss or step of one network touches the other: weights", objectives.weights_that_the_other_touched, 0.0
+    ),
+    "bf16": Check("networks in bf16 change the ELBO little: relative", estimates.change_by_half_precision, 1e-3),
+    "perfect-code": Check(
+        "a perfect code has the best of every score: distance", estimates.perfect_codes_short_of_the_best, 0.01
+    ),
+    "noise-code": Check("and noise that of chance: distance", estimates.noise_above_chance, 0.05),
     "batches": Check("bounds do not depend on batch or chunk: relative", bounds.spread_over_batches, 1e-6),
     "company": Check("nor on the order and company of images: relative", bounds.spread_over_company, 1e-6),
     "devices": Check("the ELBO is the same on CPU and accelerator: relative", bounds.difference_from_cpu, 1e-4),
