@@ -15,7 +15,7 @@ from PIL import Image
 from small_runs import SIZES, state_of, what_is_left
 
 from vaekit.checkpoint import locate
-from vaekit.config.load import load_config, recipe_names
+from vaekit.config.load import load_config, recipe_names, recipe_path
 from vaekit.data.sources import SOURCES
 
 
@@ -395,6 +395,16 @@ def test_recipes_lists_all_with_what_they_say(vaekit):
         about = load_config(name).recipe.about
         assert about, f"recipe {name} does not say what it is"
         assert f"{name} {about[:30]}" in text
+
+
+def test_a_recipe_says_all_that_its_file_says(vaekit):
+    for name in recipe_names():
+        answer, said = vaekit("recipes", name), load_config(name).recipe
+        text = " ".join(answer.out.split())
+        assert answer.code == 0 and all(part in text for part in (said.about, said.source, said.expect, said.cost))
+        lines = answer.out[answer.out.index("\ndata:") :].strip().splitlines()
+        assert all(line in recipe_path(name).read_text().splitlines() for line in lines)
+    assert_refused(vaekit("recipes", "mnits"), 2, "mnist")
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):

@@ -122,15 +122,22 @@ def pictures(run: Run, which: Which = "best", device: Device = "auto", data_dir:
 
 
 @app.command()
-def recipes() -> None:
-    """What can be trained by name: what each is, what to expect and what it costs."""
-    from vaekit.config.load import load_config, recipe_names
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them.", show_default=False)] = None,
+) -> None:
+    """What can be trained by name; of one NAME, where it comes from, what to expect, what it costs, and its config."""
+    from vaekit.config.load import load_config, recipe_names, recipe_path
 
-    rows = []
-    for name in recipe_names():
-        about = load_config(name).recipe
-        rows.append((name, " ".join(part for part in (about.about, about.expect, about.cost) if part)))
-    console.table("recipes", rows)
+    if name is None:
+        console.table("recipes", [(each, load_config(each).recipe.about) for each in recipe_names()])
+        console.say("vaekit recipes NAME says whence one comes, what to expect, what it costs, and its config")
+        return
+    path = recipe_path(name)
+    said = load_config(name).recipe
+    rows = (("what", said.about), ("source", said.source), ("expect", said.expect), ("cost", said.cost))
+    console.table(name, [(title, text) for title, text in rows if text])
+    text = path.read_text(encoding="utf-8")
+    console.say("\n" + text[text.index("\ndata:") + 1 :].rstrip())
 
 
 @app.command()
