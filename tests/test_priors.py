@@ -289,7 +289,7 @@ def ring(count, generator):
 
 @pytest.mark.parametrize(("kind", "most"), [("mixture", 0.05), pytest.param("flow", 0.7, marks=pytest.mark.slow)])
 def test_what_a_normal_cannot_describe_a_richer_prior_can(kind, most):
-    """Nats above the entropy of a ring of 8 Gaussians: 1.5 for a normal."""
+    """Nats above the entropy of a ring of 8 Gaussians: 2.65 for a normal at its best."""
     if kind == "flow":
         pytest.importorskip("zuko")
     generator = torch.Generator().manual_seed(0)
@@ -307,7 +307,7 @@ def test_what_a_normal_cannot_describe_a_richer_prior_can(kind, most):
         codes, entropy = ring(20_000, generator)
         excess[name] = float(-prior(None).log_prob(codes).mean().detach()) - entropy
     assert -0.03 < excess[kind] < most
-    assert excess["learned"] > 1.2
+    assert excess["learned"] > 2.6
 
 
 # VampPrior
@@ -346,7 +346,7 @@ def test_pseudo_inputs_leave_batch_statistics_alone_and_do_not_feel_the_batch():
 DATA = Dataset(torch.randint(0, 256, (40, *SHAPE), generator=torch.Generator().manual_seed(0)).to(torch.uint8))
 
 
-@pytest.mark.parametrize("options", [{"inputs": "data"}, {"start": "images"}])
+@pytest.mark.parametrize("options", [{"inputs": "data"}, {}])
 def test_pseudo_inputs_can_be_training_images_drawn_by_the_seed(options):
     found = []
     for seed in (0, 0, 1):
@@ -363,10 +363,10 @@ def test_pseudo_inputs_can_be_training_images_drawn_by_the_seed(options):
     assert len(gap.indices.unique()) == 9
 
 
-def test_pseudo_inputs_start_with_the_moments_of_the_images():
+def test_pseudo_inputs_can_start_with_the_moments_of_the_images():
     torch.manual_seed(0)
     dim = Dataset((DATA.images // 8 + torch.arange(20).reshape(1, 4, 5) * 4).to(torch.uint8))
-    model = vae(SHAPE, 2, prior=Part("vamp", {"components": 40}))
+    model = vae(SHAPE, 2, prior=Part("vamp", {"components": 40, "start": "moments"}))
     adopt(model, dim, Pixels(), 0)
     u = model.prior.pseudo_inputs().detach()
     assert torch.allclose(u.mean(0), dim.images.double().mean(0).float() / 255, atol=0.04)

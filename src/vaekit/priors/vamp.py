@@ -21,8 +21,9 @@ EDGE = 0.02  # pseudo-inputs begin this far inside [0, 1]: at its ends a sigmoid
 class Vamp(Prior):
     """p(z) = Σ_k weight_k q(z | u_k) over pseudo-inputs u_k. Tomczak & Welling 2018, arXiv:1705.07120
 
-    `inputs: learned` are images behind a sigmoid; they begin as noise with the mean and deviation of each pixel over as
-    many training images (`start: moments`), or as these images. `inputs: data` are training images that stay.
+    `inputs: learned` are images behind a sigmoid; they begin as training images (`start: images`), or as noise with the
+    mean and deviation of each pixel over as many images (`start: moments`), which learns far more slowly.
+    `inputs: data` are training images that stay.
     A model made without a training set has noise around mid-grey until it is shown one (`VAE.adopt`).
     """
 
@@ -34,7 +35,7 @@ class Vamp(Prior):
         *,
         components: Count = 500,
         inputs: Literal["learned", "data"] = "learned",
-        start: Literal["moments", "images"] = "moments",
+        start: Literal["images", "moments"] = "images",
         weights: Weights = "uniform",
     ) -> None:
         super().__init__(latent_dim, shape, classes)
