@@ -1,5 +1,6 @@
 """What the documents show is run: the README's Python, the parts that docs/architecture.md adds, docs/theory.md."""
 
+import inspect
 import pkgutil
 import re
 import shlex
@@ -166,3 +167,43 @@ def test_the_gallery_shows_small_pictures_that_are_there_and_every_picture_is_sh
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     assert sorted(shown) == sorted(sizes)
     assert max(sizes.values()) < 200_000 and sum(sizes.values()) < 1_500_000
+
+
+PART_TABLES = {"Posteriors": "POSTERIORS", "Priors": "PRIORS", "Likelihoods": "LIKELIHOODS", "Objectives": "OBJECTIVES"}
+
+
+def rows_of_parts():
+    """(section, cells) of each row of the tables of docs/parts.md."""
+    for section in (ROOT / "docs" / "parts.md").read_text().split("\n## ")[1:]:
+        for row in re.findall(r"^\| (`.*) \|$", section, re.MULTILINE):
+            yield section.split(":")[0].split("\n")[0], re.split(r"(?<!\\) \| ", row)
+
+
+def test_the_page_of_parts_names_every_part_and_its_options():
+    for title, table in PART_TABLES.items():
+        cells = [cells[0] for section, cells in rows_of_parts() if section == title]
+        named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+        assert getattr(build, table).keys() <= named, title
+        for cell in cells:
+            kind, *words = re.findall(r"`([^`]+)`", cell)
+            for word in words:
+                if word not in getattr(build, table):
+                    taken = inspect.signature(getattr(build, table)[kind]).parameters
+                    name, _, value = word.partition(": ")
+                    assert name in taken or any(word in str(p.annotation) for p in taken.values()), cell
+                    assert not value or value in str(taken[name].annotation), cell
+
+
+def test_the_recipes_on_the_page_of_parts_have_the_part_of_their_row():
+    checked = 0
+    for section, cells in rows_of_parts():
+        if section not in ("Posteriors", "Priors", "Objectives"):
+            continue
+        kinds = re.findall(r"`([^`:]+)", cells[0])
+        for recipe, *words in (span.split() for span in re.findall(r"`([^`]+)`", cells[-1])):
+            words += ["model.context=class"] if "model.prior=per-class" in words else []
+            config = read_config(recipe, words)
+            part = config.objective if section == "Objectives" else getattr(config.model, section[:-1].lower())
+            assert part.kind in kinds, (cells[0], recipe)
+            checked += 1
+    assert checked > 20

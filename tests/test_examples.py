@@ -36,6 +36,7 @@ CASES = {
         ["--recipe", "digits", "--seeds", "1", "--a", "objective.beta=0", "--", *SHORT],
         ["MIG", "B: objective={kind: elbo, beta: 4}", "of 1", "elbo_nats"],
     ),
+    "toy_densities.py": (["--steps", "2"], ["banana", "eight_clouds", "toy_densities.png"]),
     "own_dataloader.py": (
         ["--count", "120", "model.network={kind: mlp, widths: [16]}", "training.epochs=1", "training.warmup=0"],
         ["PSNR", "recon_grid.png"],
