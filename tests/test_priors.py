@@ -375,10 +375,11 @@ def test_pseudo_inputs_can_start_with_the_moments_of_the_images():
     assert float(nearest.min()) > 0.03  # noise, and none of the images
 
 
-def test_more_components_than_images_are_refused():
-    model = vae(SHAPE, 2, prior=Part("vamp", {"components": 41}))
-    with pytest.raises(DataError, match=r"41 components .* there are 40; set model.prior.components=40 or less"):
-        adopt(model, DATA, Pixels(), 0)
+@pytest.mark.parametrize("kind", ["vamp", "mixture"])
+def test_more_components_than_images_are_refused(kind):
+    adopt(vae(SHAPE, 2, prior=Part(kind, {"components": 40})), DATA, Pixels(), 0)
+    with pytest.raises(DataError, match=r"41 components .* the 40 training .* set model.prior.components=40 or less"):
+        adopt(vae(SHAPE, 2, prior=Part(kind, {"components": 41})), DATA, Pixels(), 0)
 
 
 def test_weight_decay_does_not_pull_at_means_and_pseudo_inputs():

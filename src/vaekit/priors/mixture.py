@@ -95,6 +95,7 @@ class GaussianMixture(Prior):
         spread: Share = 0.5,
     ) -> None:
         super().__init__(latent_dim, shape, classes)
+        self.components = components
         scale = torch.full((components, latent_dim), 1 - spread**2).sqrt()
         self.loc = nn.Parameter(spread * torch.randn(components, latent_dim))
         self.log_scale = nn.Parameter(scale.log())

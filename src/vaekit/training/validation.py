@@ -73,15 +73,16 @@ def calibrate(model: Model, train: Dataset, pixels: Pixels, device: torch.device
 def adopt(model: Model, train: Dataset, pixels: Pixels, seed: int) -> None:
     """Let a new model's prior take training images, drawn by the seed, as the model sees them.
 
-    DataError where it wants more than there are.
+    DataError for a prior with more components than there are images.
     """
+    components = model.prior.components if isinstance(model, VAE) else 0
+    if components > len(train):
+        raise DataError(
+            f"a prior of {components:,} components has more than the {len(train):,} training images; "
+            f"set model.prior.components={len(train)} or less"
+        )
 
     def draw(count: int) -> Tensor:
-        if count > len(train):
-            raise DataError(
-                f"a prior of {count} components begins with as many training images, but there are {len(train)}; "
-                f"set model.prior.components={len(train)} or less"
-            )
         generator = torch.Generator().manual_seed(derived_seed(seed, "pseudo-inputs"))
         rows = torch.randperm(len(train), generator=generator)[:count]
         return pixels.for_evaluation(train.subset(rows).images, 0, seed)
