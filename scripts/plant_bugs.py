@@ -2,10 +2,12 @@
 
     python scripts/plant_bugs.py                     all of them, a few minutes
     python scripts/plant_bugs.py --only kl-sign      one of them (may be given often)
+    python scripts/plant_bugs.py --jobs 2            two at a time
     python scripts/plant_bugs.py --write FILE        also the table of docs/planted-bugs.md
 
 Each bug is one changed line of src/vaekit. It is first shown to the test files that guard that line; where they say
-nothing, to the whole quick suite. Exit code 5 if one survives.
+nothing, to the whole quick suite. The test that fails must pass once the bug is taken out again. Exit code 5 if one
+survives.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("src", "tests", "docs", "examples", "benchmarks", "notebooks", "scripts", "pyproject.toml", "README.md")
+TRACKED = ("git", "ls-files", "--cached", "--others", "--exclude-standard")
 
 
 class Bug(NamedTuple):
@@ -419,13 +422,12 @@ def main() -> int:
     """Plant, test, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="NAME", choices=[bug.name for bug in BUGS])
+    parser.add_argument("--jobs", type=int, default=1, metavar="COUNT")
     parser.add_argument("--write", type=Path, metavar="FILE")
     options = parser.parse_args()
     chosen = [bug for bug in BUGS if options.only is None or bug.name in options.only]
-    caught = {}
-    for bug in chosen:
-        caught[bug] = noticed(bug)
-        print(f"{bug.name:20} {'caught by ' + found if (found := caught[bug]) else 'SURVIVES'}", flush=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        caught = dict(zip(chosen, pool.map(told, chosen), strict=True))
     survivors = [bug.name for bug, found in caught.items() if not found]
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught")
     if options.write:
@@ -433,16 +435,27 @@ def main() -> int:
     return 5 if survivors else 0
 
 
+def told(bug: Bug) -> str:
+    """What noticed the bug, which is also printed."""
+    found = noticed(bug)
+    print(f"{bug.name:20} {'caught by ' + found if found else 'SURVIVES'}", flush=True)
+    return found
+
+
 def noticed(bug: Bug) -> str:
-    """The first test that fails with the bug planted; empty where none does."""
+    """The first test that fails with the bug planted and passes without it; empty where none does."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for name in COPIED:
-            source = ROOT / name
-            shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy / name)
+        for name in subprocess.run(TRACKED, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
         plant(bug, copy / "src" / "vaekit" / bug.file)
         guards = [f"tests/test_{name}.py" for name in bug.guards.split()]
-        return failing_test(copy, guards) or failing_test(copy, [])
+        found = failing_test(copy, guards) or failing_test(copy, [])
+        shutil.copy(ROOT / "src" / "vaekit" / bug.file, copy / "src" / "vaekit" / bug.file)
+        if found and failing_test(copy, [f"tests/{found}"]):
+            raise RuntimeError(f"{bug.name}: {found} fails without the bug, too")
+        return found
 
 
 def plant(bug: Bug, file: Path) -> None:
@@ -456,10 +469,9 @@ def plant(bug: Bug, file: Path) -> None:
 def failing_test(copy: Path, files: list[str]) -> str:
     """The first failing quick test of these files (of all, where none is named)."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *files]
-    found = subprocess.run(
-        command, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy / "src")}, capture_output=True, text=True
-    )
-    match = re.search(r"^(?:FAILED|ERROR) (\S+)", found.stdout, re.M)
+    here = {**os.environ, "PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, cwd=copy, env=here, capture_output=True, text=True)
+    match = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", found.stdout, re.M)
     if found.returncode not in (0, 1):
         raise RuntimeError(found.stdout[-2000:] + found.stderr[-2000:])
     return match[1].removeprefix("tests/") if match else ""
