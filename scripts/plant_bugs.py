@@ -93,7 +93,7 @@ BUGS = (
         "distributions.py",
         "return self.pixel_log_prob(value).sum(IMAGE_DIMS)",
         "return self.pixel_log_prob(value).mean(IMAGE_DIMS)",
-        "tables distributions",
+        "linear_gaussian bit_depth",
     ),
     Bug(
         "bits-log2",
@@ -341,7 +341,7 @@ BUGS = (
         "autoregressive.py",
         ".sum(-1) - log_det",
         ".sum(-1) + log_det",
-        "posteriors",
+        "flows",
     ),
     Bug(
         "mask",
@@ -349,7 +349,7 @@ BUGS = (
         "autoregressive.py",
         "order.repeat(2)[:, None] > below",
         "order.repeat(2)[:, None] >= below",
-        "posteriors",
+        "flows",
     ),
     Bug(
         "mixture-weights",
@@ -373,7 +373,7 @@ BUGS = (
         "posteriors.py",
         "math.log(codes) / dims",
         "math.log2(codes) / dims",
-        "posteriors",
+        "codebooks",
     ),
     Bug(
         "straight-through",
@@ -381,7 +381,7 @@ BUGS = (
         "posteriors.py",
         "z = codes.detach() + (encoded - encoded.detach())",
         "z = codes.detach()",
-        "posteriors",
+        "codebooks",
     ),
     Bug(
         "ais-weight",
