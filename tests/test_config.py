@@ -167,12 +167,17 @@ ALIASES_OF_ALIASES = "a: &a [1]\n" + "".join(
         ("a: 1\nb: {c: 1, c: 2}", "written twice, first on line 2"),
         ("a: 1\nb: [", "not YAML"),
         ("a: 1\nb: \x07", "not YAML"),
-        ("a: " + "[" * 600, "nested too deeply"),
+        ("a: " + "[" * 600, "nested more than 100 levels deep"),
         (ALIASES_OF_ALIASES, "more than 10000"),
     ],
 )
 def test_unwanted_yaml_is_a_fault_and_not_an_exception(text: str, said: str) -> None:
     assert said in " ".join(fault.message for fault in read_yaml(text).faults)
+
+
+def test_a_hundred_levels_can_be_read() -> None:
+    assert not read_yaml("a: " + "[" * 99 + "]" * 99).faults
+    assert read_yaml("a: " + "[" * 100 + "]" * 100).faults
 
 
 def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:

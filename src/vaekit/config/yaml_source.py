@@ -33,6 +33,7 @@ class Document(NamedTuple):
 
 
 _TAG = "tag:yaml.org,2002:"
+_DEEPEST = 100  # levels; `_Reading` and PyYAML are recursive, and a config has five
 _MOST_VALUES = 10_000  # aliases of aliases can ask for more memory than there is
 
 
@@ -67,10 +68,23 @@ _SCALARS = {
 _MERGE = _TAG + "merge"
 
 
+class _TooDeep(Exception):
+    """More brackets in brackets than any config has. Holds the line."""
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's parser with the scalars above; nodes are turned into values by `_Reading`."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012, PyYAML's own name and type
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1  # counted, because the depth at which Python gives up is not the same everywhere
+        if self.depth > _DEEPEST:
+            raise _TooDeep(self.peek_event().start_mark.line + 1)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class _Dumper(yaml.SafeDumper):
@@ -116,8 +130,9 @@ def read_yaml(text: str) -> Document:
         value = None if node is None else reading.value(node, ())
     except yaml.YAMLError as error:
         return Document(None, {}, [_syntax(error)], readable=False)
-    except RecursionError:
-        return Document(None, {}, [Fault(1, (), "nested too deeply to read")], readable=False)
+    except _TooDeep as error:
+        (line,) = error.args
+        return Document(None, {}, [Fault(line, (), f"nested more than {_DEEPEST} levels deep")], readable=False)
     return Document(value, reading.lines, reading.faults, readable=True)
 
 
