@@ -51,7 +51,7 @@ EXPECTED = {
     "fashion-mnist": Expected((1, 32, 32), 32, [32, 64, 128]),
     "fashion-mnist-2d": Expected((1, 32, 32), 2, [32, 64, 128]),
     "folder": Expected((3, 64, 64), 64),
-    "folder-logistics": Expected((3, 32, 32), 64, [32, 64, 128]),
+    "folder-logistics": Expected((3, 32, 32), 128, [32, 64, 128]),
     "frey-logistics": Expected((1, 28, 20), 32, [32, 64, 128]),
     "mnist": Expected((1, 28, 28), 40),
     "mnist-2d": Expected((1, 28, 28), 2),

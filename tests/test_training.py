@@ -334,6 +334,17 @@ def test_averaged_weights_are_their_closed_formula(decay):
     assert torch.allclose(next(ema.model.parameters()).double(), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_batch_statistics_are_copied_and_not_averaged():
+    model = model_of(network="conv", widths=(4,), norm="batch")
+    ema = Ema(model, 0.99)
+    fresh = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
+    model(torch.rand(8, *SHAPE))
+    ema.update(torch.tensor(0), torch.tensor(True))
+    followed = dict(ema.model.named_buffers())
+    assert fresh and all(not torch.equal(followed[name], value) for name, value in fresh.items())
+    assert all(torch.equal(followed[name], value) for name, value in model.named_buffers())
+
+
 def rates_used(tmp_path, *overrides):
     """The learning rate in the optimiser at each step of a training."""
     trainer = trainer_of(tmp_path, "training.epochs=3", *overrides)
