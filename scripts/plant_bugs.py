@@ -385,10 +385,10 @@ BUGS = (
     ),
     Bug(
         "ais-weight",
-        "annealed weights are taken after the move, not before",
+        "annealed weights take the temperature for its step",
         "evaluation/ais.py",
-        "betas, steps = betas[::-1], steps.flip(0)",
-        "betas = betas[::-1]",
+        "(next_beta - beta) * state.gain",
+        "next_beta * state.gain",
         "estimators",
     ),
     Bug(
