@@ -480,7 +480,8 @@ def failing_test(copy: Path, files: list[str]) -> str:
 def page(caught: dict[Bug, str]) -> str:
     """The table of the docs."""
     rows = "\n".join(
-        f"| {bug.about} | `{bug.file}` | {f'`{found}`' if found else '**no test**'} |" for bug, found in caught.items()
+        f"| {bug.about.replace('|', '&#124;')} | `{bug.file}` | {f'`{found}`' if found else '**no test**'} |"
+        for bug, found in caught.items()
     )
     count = sum(map(bool, caught.values()))
     return f"""# Planted bugs
