@@ -480,6 +480,7 @@ def failing_test(copy: Path, files: list[str]) -> str:
 def page(caught: dict[Bug, str]) -> str:
     """The table of the docs."""
     rows = "\n".join(
+        # a bar would end the cell
         f"| {bug.about.replace('|', '&#124;')} | `{bug.file}` | {f'`{found}`' if found else '**no test**'} |"
         for bug, found in caught.items()
     )
