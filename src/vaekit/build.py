@@ -140,8 +140,9 @@ def vae(
     likelihood: Part | str = "bernoulli",
     posterior: Part | str = "diagonal",
     prior: Part | str = "standard",
+    classes: int = 0,
 ) -> VAE:
-    """A VAE for (channels, height, width) from Python, part by part.
+    """A VAE for (channels, height, width) from Python, part by part; with `classes`, one that is given the class.
 
     Example:
         >>> vae((1, 28, 28), 20, Part("mlp", {"widths": (200,)})).encode(torch.rand(5, 1, 28, 28)).shape
@@ -157,8 +158,9 @@ def vae(
         likelihood=part(likelihood),
         posterior=part(posterior),
         prior=part(prior),
+        context="class" if classes else "none",
     )
-    model = build_model(config, shape)
+    model = build_model(config, shape, classes)
     assert isinstance(model, VAE)
     return model
 

@@ -89,8 +89,8 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
 
 def _prior_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     kind, labelled = config.model.prior.kind, config.model.context == "class"
-    if kind == "per-class" and not labelled:
-        yield ("model", "prior"), "'per-class' needs the classes: set model.context=class, or another prior"
+    if PRIORS[kind].of_class and not labelled:
+        yield ("model", "prior"), f"'{kind}' needs the classes: set model.context=class, or another prior"
     if kind == "vamp" and labelled:
         yield ("model", "prior"), "'vamp' has no labels for its pseudo-inputs; set model.context=none, or per-class"
 

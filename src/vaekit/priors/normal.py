@@ -27,6 +27,7 @@ class Prior(Places):
     factorises: ClassVar[bool] = False  # into dimensions, with a KL of each in closed form
     discrete: ClassVar[bool] = False  # over codes out of a finite set
     fixed: ClassVar[bool] = False  # nothing to learn
+    of_class: ClassVar[bool] = False  # another density for each class of the context
     components = 0  # of a mixture: at most one for each training image
 
     def __init__(self, latent_dim: int, shape: Shape, classes: int = 0) -> None:
@@ -72,6 +73,7 @@ class NormalPerClass(Prior):
     """A learned diagonal normal for each class of the context; all start standard."""
 
     factorises = True
+    of_class = True
 
     def __init__(self, latent_dim: int, shape: Shape, classes: int = 0) -> None:
         super().__init__(latent_dim, shape, classes)

@@ -24,15 +24,15 @@ REACHES = 2.0 ** torch.arange(-24, 18, dtype=torch.float64)  # panels that widen
 
 
 class Constant(nn.Module):
-    """A network that says the same for every context: values (B or 1, *outputs)."""
+    """A network that says the same whatever it is given: values (B or 1, *outputs)."""
 
     def __init__(self, values: Tensor) -> None:
         super().__init__()
         self.register_buffer("values", values)
         self.values: Tensor
 
-    def forward(self, context: Tensor) -> Tensor:
-        return self.values.expand(len(context), *self.values.shape[1:])
+    def forward(self, given: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.values.expand(len(given), *self.values.shape[1:])
 
 
 def one_pixel(
