@@ -130,7 +130,7 @@ def use_of(means, variance):
     moments, dims = StreamedMoments(), means.shape[1]
     moments.add(means)
     zeros, ones = torch.zeros(dims, dtype=torch.float64), torch.ones(dims, dtype=torch.float64)
-    return LatentUse(zeros, moments.mean, moments.covariance, variance * ones, zeros, ones, means)
+    return LatentUse(zeros, moments.mean, moments.covariance, variance * ones, zeros, torch.diag(ones), means)
 
 
 def test_aggregate_gap_is_the_kl_of_the_moments():

@@ -439,6 +439,23 @@ def test_evaluations_know_the_prior(kind, options):
         z = model.p().rsample(torch.Size([DRAWS])).detach()
     assert torch.allclose(use.prior_mean.float(), z.mean(0), atol=0.08 * float(use.prior_std.max()))
     assert torch.allclose(use.prior_std.float(), z.std(0), rtol=0.08)
+    scale = float(use.prior_std.max()) ** 2
+    assert torch.allclose(use.prior_covariance.float(), z.T.cov(), atol=0.08 * scale)
+
+
+def test_a_prior_that_is_the_aggregate_posterior_has_no_gap():
+    """Though its dimensions depend on each other, as those of the codes do."""
+    model = vae(SHAPE, 3, Part("mlp", {"widths": ()}), prior=Part("vamp", {"components": len(DATA), "inputs": "data"}))
+    with torch.no_grad():
+        layer = model.posterior.network[1]
+        layer.weight[1] += layer.weight[0]
+        layer.weight[3:].zero_()
+        layer.bias[3:] = -3.0
+    adopt(model, DATA, Pixels(), 0)
+    use = latent_use(model.eval(), DATA, Pixels(), 0)
+    off_diagonal = use.correlation - torch.eye(3)
+    assert float(off_diagonal.abs().max()) > 0.2
+    assert use.aggregate_kl_nats == pytest.approx(0, abs=1e-4)
 
 
 def test_a_wide_mixture_takes_fewer_codes_at_once():

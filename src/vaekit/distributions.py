@@ -71,6 +71,11 @@ class LatentDistribution(Distribution):
         """The same of `log_prob_each`, for each member of the batch."""
         return self.event_shape.numel()
 
+    @property
+    def covariance(self) -> Tensor:
+        """(*batch, D, D); here of independent dimensions."""
+        return torch.diag_embed(self.variance)
+
     def log_prob_each(self, value: Tensor) -> Tensor:
         """log-density of codes (*lead, D) under each of a batch (K,): (*lead, K), nats, float32 or float64."""
         return self.log_prob(value.unsqueeze(-2))

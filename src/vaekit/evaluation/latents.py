@@ -68,9 +68,14 @@ class LatentUse:
     covariance: Tensor  # (D, D), of the posterior means
     posterior_variance: Tensor  # mean over the data set
     prior_mean: Tensor
-    prior_std: Tensor
+    prior_covariance: Tensor  # (D, D)
     means: Tensor
     rate_nats: float = math.nan  # KL of all dimensions; from one sample an image where it has no closed form
+
+    @property
+    def prior_std(self) -> Tensor:
+        """Of each dimension by itself."""
+        return self.prior_covariance.diagonal().sqrt()
 
     @property
     def has_prior(self) -> bool:
@@ -124,17 +129,19 @@ class LatentUse:
 
     @property
     def aggregate_kl_nats(self) -> float:
-        """The same of all dimensions together, with the correlations of the codes.
+        """The same of all dimensions together, with the correlations of the codes, and of a prior that has some.
 
         Before a prior with independent normal dimensions it bounds from below what the prior misses; before another it
         compares moments alone. The rate is this gap plus what a code says about its image. Hoffman & Johnson 2016, ELBO
         surgery.
         """
-        scaled = self.aggregate_covariance / torch.outer(self.prior_std, self.prior_std)
-        if not bool(scaled.isfinite().all()):
+        units = torch.outer(self.prior_std, self.prior_std)
+        codes, prior = self.aggregate_covariance / units, self.prior_covariance / units
+        if not bool(codes.isfinite().all()):
             return math.nan
         shift = (self.mean - self.prior_mean) / self.prior_std
-        gap = scaled.diagonal().sum() - len(scaled) - torch.linalg.slogdet(scaled).logabsdet + shift.square().sum()
+        apart = torch.linalg.solve(prior, codes + torch.outer(shift, shift)).diagonal().sum() - len(codes)
+        gap = apart + torch.linalg.slogdet(prior).logabsdet - torch.linalg.slogdet(codes).logabsdet
         return 0.5 * float(gap)
 
     @property
@@ -159,14 +166,14 @@ def latent_use(model: Model, dataset: Dataset, pixels: Pixels, seed: int, *, bat
         variances = variance.sum(0) if start == 0 else variances + variance.sum(0)
         rate += spent
     count = len(dataset)
-    prior_mean, prior_std = _prior_moments(model, dataset, costs)
+    prior_mean, prior_covariance = _prior_moments(model, dataset, costs)
     return LatentUse(
         costs / count,
         moments.mean,
         moments.covariance,
         variances / count,
         prior_mean,
-        prior_std,
+        prior_covariance,
         torch.cat(means),
         rate / count,
     )
@@ -190,12 +197,13 @@ def _described(
 
 
 def _prior_moments(model: Model, dataset: Dataset, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of p(z), float64 (D,): of the labels' mixture where each class has its own."""
+    """Mean (D,) and covariance (D, D) of p(z), float64: of the labels' mixture where each class has its own."""
     if not isinstance(model, VAE):
-        return torch.full_like(like, math.nan), torch.full_like(like, math.nan)
+        return torch.full_like(like, math.nan), torch.full((len(like), len(like)), math.nan, dtype=like.dtype)
     own = model.classes and model.given is None
     p = model.p(dataset.context(next(model.parameters()).device) if own else None)
-    mean, variance = p.mean.double().cpu(), p.variance.double().cpu()
+    mean, covariance = p.mean.double().cpu(), p.covariance.double().cpu()
     if not p.batch_shape:
-        return mean, variance.sqrt()
-    return mean.mean(0), (variance.mean(0) + mean.var(0, correction=0)).sqrt()
+        return mean, covariance
+    apart = mean - mean.mean(0)
+    return mean.mean(0), covariance.mean(0) + apart.T @ apart / len(mean)

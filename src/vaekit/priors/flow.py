@@ -44,7 +44,7 @@ class Transformed(nn.Module):
 class FlowDistribution(LatentDistribution):
     """A normal carried through invertible functions: log_prob is one pass, a draw as many as there are dimensions.
 
-    `mean` and `stddev` have no formula: they are those of 4,096 draws, the same ones every time, without a gradient.
+    Its moments have no formula: they are those of 4,096 draws, the same ones every time, without a gradient.
     """
 
     def __init__(self, flow: Transformed, like: Tensor, stopped: Mapping[str, Tensor] | None = None) -> None:
@@ -71,7 +71,7 @@ class FlowDistribution(LatentDistribution):
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         drawn = self.seeded_draws()
-        return drawn.mean(0), drawn.var(0)
+        return drawn.mean(0), drawn.T.cov().reshape(drawn.shape[1], -1)
 
     @property
     def mean(self) -> Tensor:
@@ -79,6 +79,10 @@ class FlowDistribution(LatentDistribution):
 
     @property
     def variance(self) -> Tensor:
+        return self.covariance.diagonal()
+
+    @property
+    def covariance(self) -> Tensor:
         return self._moments[1]
 
     def detach(self) -> FlowDistribution:

@@ -59,6 +59,12 @@ class Mixture(LatentDistribution):
         apart = (self.components.mean - self.mean).square()
         return self.log_weights.exp() @ (self.components.variance + apart)
 
+    @property
+    def covariance(self) -> Tensor:
+        weights, apart = self.log_weights.exp(), self.components.mean - self.mean
+        inside = torch.einsum("k,kde->de", weights, self.components.covariance)
+        return inside + apart.T @ (weights[:, None] * apart)
+
     def detach(self) -> Mixture:
         return Mixture(self.components.detach(), self.log_weights.detach())
 
