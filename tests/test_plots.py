@@ -98,3 +98,18 @@ def test_a_scatter_gives_each_point_its_class_and_hides_none_under_the_last():
     order = drawn.get_offsets()[:, 0]
     assert sorted(drawn.get_offsets()[:, 1]) == list(range(600))
     assert all(30 < np.sum(order[-200:] == label) < 110 for label in (2, 5, 7))
+
+
+def outlines(figure):
+    """(places, heights) of the corners in the first panel: of the codes, and of the draws of the prior."""
+    return [tuple(set(axis.round(9)) for axis in patch.get_xy().T) for patch in figure.axes[0].patches]
+
+
+def test_codes_and_draws_of_the_prior_are_counted_in_the_same_bins():
+    codes = np.random.default_rng(0).standard_normal((400, 2))
+    ours, same = outlines(plots.histograms(codes, [0], title="t", prior_draws=codes))
+    assert ours == same and len(ours[0]) > 10
+    (places, _), (others, _) = outlines(
+        plots.histograms(codes, [0], title="t", prior_draws=3 * np.repeat(codes, 10, 0))
+    )
+    assert places == others and max(places) > 6 > codes[:, 0].max()

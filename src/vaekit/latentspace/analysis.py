@@ -20,6 +20,7 @@ from vaekit.data.store import find_images
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.evaluation.latents import LatentUse
 from vaekit.latentspace.opened import Array, Made, OpenRun
+from vaekit.models import VAE
 
 TSNE_LIMIT = 800  # points, and steps: more take longer than one wants to wait
 TSNE_STEPS = 400
@@ -139,7 +140,8 @@ def draw_latents(opened: OpenRun, use: LatentUse, data: Dataset, split: str, pro
 
 def _prior(opened: OpenRun, use: LatentUse) -> dict[str, Array]:
     """The prior as `plots.histograms` takes it: a normal's moments, draws of another, nothing for an autoencoder."""
-    if use.has_kl_per_dim and not opened.trained.model.classes:
+    model = opened.trained.model
+    if use.has_kl_per_dim and not (model.classes or (isinstance(model, VAE) and model.prior.discrete)):
         return {"prior_mean": use.prior_mean.numpy(), "prior_std": use.prior_std.numpy()}
     return {"prior_draws": sampling.prior_draws(opened.trained)} if use.has_prior else {}
 

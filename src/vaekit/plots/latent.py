@@ -155,9 +155,13 @@ def histograms(
     figure.subplots_adjust(0.75 / width, 0.8 / height, 1 - 0.15 / width, 1 - 0.75 / height, wspace=0.25, hspace=0.4)
     for axes, dim in zip(panels, shown, strict=False):
         values = codes[:, dim]
+        count, all_of_them = int(np.clip(len(values) ** 0.5, 10, 50)), values
+        if prior_draws is not None:  # the same bins for both, but for the last thousandths of a heavy tail
+            all_of_them = np.concatenate([values, np.quantile(prior_draws[:, dim], [0.001, 0.999])])
+        bins = np.histogram_bin_edges(all_of_them, count)
         axes.hist(
             values,
-            bins=int(np.clip(len(values) ** 0.5, 10, 50)),
+            bins=bins,
             density=True,
             histtype="stepfilled",
             color="tab:blue",
@@ -173,8 +177,8 @@ def histograms(
             density = np.exp(-0.5 * standard**2) / (prior_std[dim] * np.sqrt(2 * np.pi))
             axes.plot(z, density, color="black", linewidth=1.3, label="prior")
         if prior_draws is not None:
-            drawn = prior_draws[:, dim]
-            axes.hist(drawn, bins=60, density=True, histtype="step", color="black", linewidth=1.3, label="prior")
+            drawn = np.clip(prior_draws[:, dim], bins[0], bins[-1])
+            axes.hist(drawn, bins=bins, density=True, histtype="step", color="black", linewidth=1.3, label="prior")
         name = f"z{dim}   mean {signed(values.mean())} · std {values.std():.2f}"
         axes.set_title(name, fontsize=9, y=1.0)  # a place of its own: to look for one takes a quarter of the time
         axes.tick_params(labelsize=8)
