@@ -108,8 +108,8 @@ def _codebook(metrics: Metrics) -> Iterator[Finding]:
         yield Finding(
             "unused codes",
             f"{used} of {total} codes are used: the codebook has collapsed, and the others are never trained; try "
-            f"model.posterior.codes={max(2, 2 * used)}, a larger model.posterior.groups, a lower "
-            "training.learning_rate, or model.posterior=fsq, which has no codebook to train",
+            f"model.posterior.codes={max(2, 2 * used)}, a larger model.posterior.groups, a smaller "
+            "model.posterior.commitment, or model.posterior=fsq, which has no codebook to train",
         )
 
 
