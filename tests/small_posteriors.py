@@ -3,7 +3,7 @@
 import torch
 from laws import SMALL
 
-from vaekit.build import POSTERIORS, vae
+from vaekit.build import POSTERIORS, PRIORS, vae
 from vaekit.config.schema import Part
 
 SHAPE = (1, 6, 5)
@@ -20,8 +20,13 @@ OPTIONS = {
 def model_of(posterior, prior=None, dims=4, dtype=torch.float64, **options):
     torch.manual_seed(0)
     prior = prior or ("codes" if POSTERIORS[posterior].discrete else "standard")
-    part = Part(posterior, {**OPTIONS.get(posterior, {}), **options})
-    return vae(SHAPE, dims, SMALL, posterior=part, prior=prior).to(dtype)
+    part, classes = Part(posterior, {**OPTIONS.get(posterior, {}), **options}), 3 if PRIORS[prior].of_class else 0
+    return vae(SHAPE, dims, SMALL, posterior=part, prior=prior, classes=classes).to(dtype)
+
+
+def given(model, count):
+    """The context of so many images, where the model wants one."""
+    return torch.arange(count) % model.classes if model.classes else None
 
 
 def images(count=3, dtype=torch.float64):

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from laws import STEP
-from small_posteriors import FLOWS, QUANTISED, images, model_of, shaken
+from small_posteriors import FLOWS, QUANTISED, given, images, model_of, shaken
 from small_runs import SIZES
 
 from vaekit import evaluate, load, train
@@ -18,11 +18,7 @@ from vaekit.runs import read_config
 from vaekit.trace import terms
 from vaekit.training.step import forward_of
 
-PAIRS = [  # a prior per class needs a class: tests/test_combinations.py gives it one
-    (q, p)
-    for q, p in itertools.product(POSTERIORS, PRIORS)
-    if POSTERIORS[q].discrete == PRIORS[p].discrete and p != "per-class"
-]
+PAIRS = [(q, p) for q, p in itertools.product(POSTERIORS, PRIORS) if POSTERIORS[q].discrete == PRIORS[p].discrete]
 
 
 @pytest.mark.parametrize(("posterior", "prior"), PAIRS)
@@ -33,7 +29,7 @@ def test_every_pair_trains_every_weight(posterior, prior):
     losses = []
     for _ in range(40):
         optimizer.zero_grad()
-        loss = objective(model(x, 2, BlockNoise(0)), STEP)
+        loss = objective(model(x, 2, BlockNoise(0), given(model, 8)), STEP)
         loss.backward()
         assert all(w.grad is not None and bool(w.grad.isfinite().all()) for w in model.parameters())
         optimizer.step()
@@ -51,7 +47,9 @@ def test_terms_are_unchanged_by_duplication(posterior, prior):
             (*shape[:1], 4, *shape[2:]), generator=torch.Generator().manual_seed(0), dtype=like.dtype
         ).repeat(1, shape[1] // 4, 1)
 
-    once, twice = model(x, 2, alike), model(torch.cat([x, x]), 2, alike)
+    labels = given(model, 4)
+    once = model(x, 2, alike, labels)
+    twice = model(torch.cat([x, x]), 2, alike, None if labels is None else labels.repeat(2))
     assert torch.allclose(objective(once, STEP), objective(twice, STEP))
     assert all(torch.allclose(value, terms(twice)[name]) for name, value in terms(once).items())
 
@@ -94,10 +92,11 @@ def assert_compiles(posterior, prior, samples):
     x, results = images(4, torch.float32), []
     for compiled in (False, True):
         model = shaken(model_of(posterior, prior, dtype=torch.float32), 0.1)
-        forward = forward_of(model, build_objective(Part("elbo"), 1, 30).objective, samples)
+        objective = build_objective(Part("elbo"), 1, 30).objective
+        forward = forward_of(model, objective, samples, lambda x, rows: x, given(model, 4))
         torch.manual_seed(5)
         run = torch.compile(forward, fullgraph=True, backend="aot_eager") if compiled else forward
-        loss, values = run(x, STEP)
+        loss, values = run(x, torch.arange(4), STEP)
         loss.backward()
         results.append((loss.detach(), values["rate"], [w.grad.clone() for w in model.parameters()]))
     (loss, rate, gradients), (loss2, rate2, gradients2) = results

@@ -1,6 +1,7 @@
 """The shell scripts: a shell can read them, they say how they are used, and they work from anywhere."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,15 @@ def test_compare_dae_on_the_digits(shell, tmp_path):
     done = shell("compare_dae.sh", "digits", "compared", *SHORT, "--samples", "5")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "elsewhere" / "compared" / "compare.png").is_file()
+
+
+def test_every_bug_to_be_planted_has_its_line_and_its_row():
+    """A line that has moved on would plant nothing, and its row would still say that a test noticed."""
+    script = runpy.run_path(str(SCRIPTS / "plant_bugs.py"))
+    page = (SCRIPTS.parent / "docs" / "planted-bugs.md").read_text()
+    names = [bug.name for bug in script["BUGS"]]
+    assert len(names) == len(set(names)) >= 30
+    for bug in script["BUGS"]:
+        assert (SCRIPTS.parent / "src" / "vaekit" / bug.file).read_text().count(bug.right) == 1, bug.name
+        assert all((SCRIPTS.parent / "tests" / f"test_{name}.py").is_file() for name in bug.guards.split()), bug.name
+        assert f"| {bug.about.replace('|', '&#124;')} | `{bug.file}` | `test_" in page, bug.name
