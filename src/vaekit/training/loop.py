@@ -345,9 +345,8 @@ class Trainer:
     def _loss_of(self, x: Tensor, context: Tensor | None) -> float:
         """Of a batch, as validation would select by it."""
         model, end = self.ema.model, torch.tensor(self.total_steps, device=self.device)
-        model.calibrate(
-            [(x, context)]
-        )  # else an estimated scale is the one it was made with; each validation does it anew
+        # else an estimated scale is the one it was made with; each validation estimates it anew
+        model.calibrate([(x, context)])
         objective = self.objective.objective
         samples = self.config.training.samples
         trace = model(x, samples, context=context, stopped=needs_of(objective).stopped)
