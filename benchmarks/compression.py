@@ -18,8 +18,8 @@ from PIL import Image
 
 from benchmarks.report import Table
 from vaekit import evaluate, load, train
-from vaekit.data.dataset import load_splits
 from vaekit.data.pixels import content_of
+from vaekit.data.splits import load_splits
 
 Array = np.ndarray[Any, Any]
 FORMATS: Mapping[str, Mapping[str, Any]] = {

@@ -16,9 +16,10 @@ from benchmarks.networks import images
 from benchmarks.report import Table
 from vaekit.config.schema import DataConfig
 from vaekit.data.batches import Batches
-from vaekit.data.dataset import Dataset, load_splits
+from vaekit.data.dataset import Dataset
 from vaekit.data.feed import Feed
 from vaekit.data.pixels import Pixels
+from vaekit.data.splits import load_splits
 
 
 def data_path(device: torch.device, quick: bool, with_pythae: bool) -> list[Table]:

@@ -10,10 +10,10 @@ import torch
 from benchmarks.measure import ratio, seconds_of, take_turns
 from benchmarks.networks import MLP, SMALL_CONV, Network, images, pythae_trainer, trainer_of
 from benchmarks.report import Table
+from vaekit.densities.noise import IMAGES_PER_BLOCK, BlockNoise
 from vaekit.evaluation.chunks import Chunks, rows_at_once
 from vaekit.evaluation.likelihood import bounds_of_batch
-from vaekit.models import VAE
-from vaekit.noise import IMAGES_PER_BLOCK, BlockNoise
+from vaekit.models.vae import VAE
 
 
 def evaluation(device: torch.device, quick: bool, with_pythae: bool) -> list[Table]:

@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekit.build import build_model
-from vaekit.check import check_config
 from vaekit.config.load import load_config
 from vaekit.config.schema import Config
-from vaekit.data.dataset import Dataset, Splits
-from vaekit.models import VAE
+from vaekit.data.dataset import Dataset
+from vaekit.data.splits import Splits
+from vaekit.models.build import build_model
+from vaekit.models.vae import VAE
+from vaekit.training.combinations import check_config
 from vaekit.training.loggers import Several
 from vaekit.training.loop import Trainer
 

@@ -10,10 +10,10 @@ import torch
 from benchmarks.measure import seconds_of, take_turns
 from benchmarks.networks import LATENT, MLP, SMALL_CONV, images, trainer_of
 from benchmarks.report import Table
+from vaekit.densities.noise import BlockNoise
 from vaekit.evaluation.chunks import Chunks, rows_at_once
 from vaekit.evaluation.likelihood import bounds_of_batch
-from vaekit.models import VAE
-from vaekit.noise import BlockNoise
+from vaekit.models.vae import VAE
 from vaekit.training.loop import Trainer
 
 

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 
 from vaekit import evaluate, load, train
-from vaekit.latentspace import open_run
 from vaekit.plots import labelled_grid, save_picture
-from vaekit.posthoc import fit_sampler
-from vaekit.quality import quality
-from vaekit.sampling import aggregate_samples
+from vaekit.trained.codes import aggregate_samples
+from vaekit.trained.run import open_run
+from vaekit.trained.samplers import fit_sampler
+from vaekit.verbs.quality import quality
 
 
 class Cure(NamedTuple):

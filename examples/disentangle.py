@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from vaekit import evaluate, train
-from vaekit.disentanglement import disentanglement
+from vaekit.verbs.disentanglement import disentanglement
 
 
 def measured(recipe: str, words: Sequence[str], seed: int, out: Path) -> dict[str, float]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from vaekit import load, plots, train
-from vaekit.data import load_splits
-from vaekit.latentspace.opened import as_floats
-from vaekit.runs import read_config
-from vaekit.sampling import codes_near, interpolate, latent_grid
+from vaekit.data.splits import load_splits
+from vaekit.trained.run import as_floats
+from vaekit.trained.walks import codes_near, interpolate, latent_grid
+from vaekit.training.combinations import read_config
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--recipe", default="fashion-mnist-2d")

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from vaekit import load, plots, train
-from vaekit.latentspace.opened import as_floats
-from vaekit.runs import dataset_of
-from vaekit.sampling import interpolate
+from vaekit.trained.run import as_floats, dataset_of
+from vaekit.trained.walks import interpolate
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--recipe", default="digits")

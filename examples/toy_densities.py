@@ -17,8 +17,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from vaekit.build import POSTERIORS, PRIORS
-from vaekit.trace import Latent, log_q
+from vaekit.models.build import POSTERIORS, PRIORS
+from vaekit.models.trace import Latent, log_q
 
 Density = Callable[[Tensor], Tensor]
 NOTHING = torch.zeros(1, 1, 1, 1)  # these posteriors look at no image

@@ -42,7 +42,7 @@ BUGS = (
     Bug(
         "kl-sign",
         "the sign of the KL",
-        "distributions.py",
+        "densities/codes.py",
         "+ shift.square()) - ratio",
         "- shift.square()) + ratio",
         "distributions",
@@ -50,7 +50,7 @@ BUGS = (
     Bug(
         "kl-half",
         "the ½ of the KL is missing",
-        "distributions.py",
+        "densities/codes.py",
         "return 0.5 * (torch.expm1(2 * ratio)",
         "return (torch.expm1(2 * ratio)",
         "distributions",
@@ -58,7 +58,7 @@ BUGS = (
     Bug(
         "kl-reversed",
         "KL(p || q) for KL(q || p)",
-        "distributions.py",
+        "densities/codes.py",
         "return None if rule is None else rule(q, p).sum(-1)",
         "return None if rule is None else rule(p, q).sum(-1)",
         "linear_gaussian models objectives",
@@ -66,7 +66,7 @@ BUGS = (
     Bug(
         "two-pi",
         "log 2π is left out of the normal density",
-        "distributions.py",
+        "densities/codes.py",
         "standard.square() - self.log_scale - 0.5 * LOG_2PI\n",
         "standard.square() - self.log_scale\n",
         "distributions",
@@ -74,7 +74,7 @@ BUGS = (
     Bug(
         "edge-bins",
         "the last grey value does not own its tail",
-        "logistics.py",
+        "densities/logistics.py",
         "upper = torch.where(k > steps - 0.5, F.logsigmoid(-below), inside)",
         "upper = inside",
         "tables distributions likelihood_laws",
@@ -82,7 +82,7 @@ BUGS = (
     Bug(
         "laplace-normaliser",
         "the Laplace density lacks its log 2",
-        "distributions.py",
+        "densities/images.py",
         "- self.log_scale - math.log(2)",
         "- self.log_scale",
         "tables distributions",
@@ -90,7 +90,7 @@ BUGS = (
     Bug(
         "pixel-mean",
         "a mean over pixels for a sum",
-        "distributions.py",
+        "densities/images.py",
         "return self.pixel_log_prob(value).sum(IMAGE_DIMS)",
         "return self.pixel_log_prob(value).mean(IMAGE_DIMS)",
         "linear_gaussian bit_depth",
@@ -114,7 +114,7 @@ BUGS = (
     Bug(
         "weight-sign",
         "importance weights with q in the numerator",
-        "trace.py",
+        "models/trace.py",
         "latent.p.log_prob(latent.z) - log_q(latent)",
         "latent.p.log_prob(latent.z) + log_q(latent)",
         "linear_gaussian",
@@ -146,7 +146,7 @@ BUGS = (
     Bug(
         "noise-by-batch",
         "evaluation noise depends on the batch",
-        "noise.py",
+        "densities/noise.py",
         "rows[0] * SAMPLES_PER_BLOCK, self.first_image - columns[0] * IMAGES_PER_BLOCK\n        whole",
         "rows[0] * SAMPLES_PER_BLOCK, 0\n        whole",
         "noise evaluation",
@@ -178,7 +178,7 @@ BUGS = (
     Bug(
         "bf16-density",
         "densities in bf16",
-        "conditionals.py",
+        "models/likelihoods.py",
         "return full_precision(self.network(given) if",
         "return (self.network(given) if",
         "models",
@@ -186,7 +186,7 @@ BUGS = (
     Bug(
         "optimal-scale",
         "the optimal scale is frozen from the last batch alone",
-        "conditionals.py",
+        "models/likelihoods.py",
         "            total += (power",
         "            total = (power",
         "models",
@@ -226,7 +226,7 @@ BUGS = (
     Bug(
         "skip-not-skipped",
         "a non-finite update moves the weights",
-        "optimizer.py",
+        "training/optimizer.py",
         "found_inf=skipped,",
         "found_inf=None,",
         "training",
@@ -250,7 +250,7 @@ BUGS = (
     Bug(
         "warm-up-zero",
         "the first step of a warm-up does not move",
-        "schedules.py",
+        "config/schedule_shapes.py",
         "(step.to(torch.float32) + 1) / warmup",
         "step.to(torch.float32) / warmup",
         "schedules",
@@ -266,7 +266,7 @@ BUGS = (
     Bug(
         "decoder-label",
         "the decoder of a conditional model is not told the class",
-        "networks.py",
+        "networks/trunks.py",
         "self.vectors(context).to(z.dtype)",
         "0 * self.vectors(context).to(z.dtype)",
         "models conditional",
@@ -274,7 +274,7 @@ BUGS = (
     Bug(
         "manifest",
         "a checkpoint with a changed byte is accepted",
-        "checkpoint.py",
+        "training/checkpoint.py",
         "        if entry != _sums(data):",
         "        if False:",
         "checkpoint",
@@ -298,7 +298,7 @@ BUGS = (
     Bug(
         "landing",
         "sticking the landing keeps the score of q",
-        "models.py",
+        "models/vae.py",
         "q.detach().log_prob(z) if stopped",
         "q.log_prob(z) if stopped",
         "objectives",
@@ -338,7 +338,7 @@ BUGS = (
     Bug(
         "flow-determinant",
         "the sign of the log-determinant of a flow",
-        "autoregressive.py",
+        "densities/flows.py",
         ".sum(-1) - log_det",
         ".sum(-1) + log_det",
         "flows",
@@ -346,7 +346,7 @@ BUGS = (
     Bug(
         "mask",
         "a flow's output sees its own number",
-        "autoregressive.py",
+        "densities/flows.py",
         "order.repeat(2)[:, None] > below",
         "order.repeat(2)[:, None] >= below",
         "flows",
@@ -354,7 +354,7 @@ BUGS = (
     Bug(
         "mixture-weights",
         "a mixture prior forgets its weights",
-        "priors/mixture.py",
+        "densities/mixtures.py",
         "torch.logsumexp(terms + self.log_weights, -1)",
         "torch.logsumexp(terms, -1)",
         "priors",
@@ -362,7 +362,7 @@ BUGS = (
     Bug(
         "vamp-statistics",
         "pseudo-inputs move batch statistics",
-        "priors/vamp.py",
+        "models/priors/vamp.py",
         "        posterior.eval()\n",
         "",
         "priors",
@@ -370,7 +370,7 @@ BUGS = (
     Bug(
         "code-rate",
         "the rate of a codebook in bits, not nats",
-        "posteriors.py",
+        "models/posteriors.py",
         "math.log(codes) / dims",
         "math.log2(codes) / dims",
         "codebooks",
@@ -378,7 +378,7 @@ BUGS = (
     Bug(
         "straight-through",
         "no gradient passes a quantiser",
-        "posteriors.py",
+        "models/posteriors.py",
         "z = codes.detach() + (encoded - encoded.detach())",
         "z = codes.detach()",
         "codebooks",

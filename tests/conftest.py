@@ -9,7 +9,7 @@ import torch
 from small_runs import SIZES
 
 from vaekit.cli.main import main
-from vaekit.runs import train
+from vaekit.verbs.train import train
 
 
 @pytest.fixture(autouse=True)

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from scipy.integrate import quad
 
-from vaekit.build import build_objective, vae
-from vaekit.conditionals import Likelihood
 from vaekit.config.schema import Part
-from vaekit.distributions import ImageDistribution
-from vaekit.models import VAE
-from vaekit.noise import BlockNoise, Noise
+from vaekit.densities.images import ImageDistribution
+from vaekit.densities.noise import BlockNoise, Noise
+from vaekit.models.build import vae
+from vaekit.models.likelihoods import Likelihood
+from vaekit.models.trace import Objective, Trace, terms
+from vaekit.models.vae import VAE
 from vaekit.objectives import Facts, Learned, needs_of
+from vaekit.objectives.build import build_objective
 from vaekit.selftest.likelihoods import one_pixel, values_of
-from vaekit.trace import Objective, Trace, terms
 
 SMALL = Part("mlp", {"widths": (8,)})
 STEP = torch.tensor(3)

@@ -3,8 +3,8 @@
 import torch
 from laws import SMALL
 
-from vaekit.build import POSTERIORS, PRIORS, vae
 from vaekit.config.schema import Part
+from vaekit.models.build import POSTERIORS, PRIORS, vae
 
 SHAPE = (1, 6, 5)
 FLOWS = ("iaf", "maf")

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vaekit.checkpoint import locate
 from vaekit.selftest.durability import what_is_left as what_is_left
+from vaekit.training.checkpoint import locate
 
 SIZES = (
     "data.limit=400",
@@ -37,8 +37,8 @@ EVERYTHING = (
 SERVER = """
 import json, os, shutil, signal, sys
 import torch, sklearn.datasets
-import vaekit.runs, vaekit.cli.main
-from vaekit.runs import read_config
+import vaekit.verbs.train, vaekit.cli.main
+from vaekit.training.combinations import read_config
 read_config("digits")
 torch.set_num_threads(1)
 

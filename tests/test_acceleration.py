@@ -7,19 +7,19 @@ import torch
 from small_runs import SIZES, state_of, what_is_left
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vaekit.check import check_config
-from vaekit.checkpoint import load_checkpoint, locate
 from vaekit.config.load import load_config, to_dict
-from vaekit.data.dataset import load_splits
+from vaekit.data.splits import load_splits
 from vaekit.errors import NumericalError
-from vaekit.parallel import ALONE
-from vaekit.runs import train
+from vaekit.processes import ALONE
 from vaekit.training import acceleration
 from vaekit.training.acceleration import put_back, try_to_capture, worth_capturing, worth_compiling
+from vaekit.training.checkpoint import load_checkpoint, locate
+from vaekit.training.combinations import check_config
 from vaekit.training.device import usable_cores
 from vaekit.training.loggers import Several, Silent
 from vaekit.training.loop import Trainer
 from vaekit.training.state import restore
+from vaekit.verbs.train import train
 
 MLP = ("model.network={kind: mlp, widths: [24]}",)
 CONV = ("model.network={kind: conv, widths: [4, 8]}",)

@@ -7,12 +7,12 @@ import torch
 from laws import objective_for, small_model
 from torch.distributions import MultivariateNormal
 
-from vaekit.distributions import DiagonalNormal
+from vaekit.densities.codes import DiagonalNormal
+from vaekit.models.trace import Latent, log_q
 from vaekit.objectives.adversarial import Discriminator, permuted
 from vaekit.objectives.aggregate import log_aggregate, log_weights
 from vaekit.objectives.matching import imq, mmd_squared, rbf
 from vaekit.objectives.total_correlation import rate_parts
-from vaekit.trace import Latent, log_q
 
 STEP = torch.tensor(0)
 IMAGES = 200

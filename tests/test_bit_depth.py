@@ -10,13 +10,13 @@ from small_runs import SIZES
 
 from vaekit import evaluate, train
 from vaekit.cli.main import main
-from vaekit.compare.table import _measure
 from vaekit.data.pixels import Pixels
-from vaekit.distributions import refusal
+from vaekit.densities.images import refusal
+from vaekit.densities.logistics import DiscretisedLogisticImage
 from vaekit.errors import ConfigError
+from vaekit.evaluation.comparison import _measure
 from vaekit.evaluation.evaluate import bits_offset
-from vaekit.logistics import DiscretisedLogisticImage
-from vaekit.runs import read_config
+from vaekit.training.combinations import read_config
 
 EVERY = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
 GREY = ("data.binarize=none", "model.likelihood=discretised-logistic-mixture")

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vaekit import checkpoint as module
-from vaekit.checkpoint import (
+from vaekit.errors import CheckpointError, ConfigError, NumericalError, StorageError
+from vaekit.files import write_text_atomically
+from vaekit.training import checkpoint as module
+from vaekit.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
     locate,
@@ -26,9 +28,7 @@ from vaekit.checkpoint import (
     save_checkpoint,
     saved_steps,
     tidy,
-    write_text_atomically,
 )
-from vaekit.errors import CheckpointError, ConfigError, NumericalError, StorageError
 
 
 def made(step=7, seed=0):
@@ -294,7 +294,7 @@ def test_a_disk_that_fills_up_at_any_call_leaves_what_was_saved(run, monkeypatch
 LIMITED = """
 import resource, sys, torch
 from pathlib import Path
-from vaekit.checkpoint import Checkpoint, save_checkpoint
+from vaekit.training.checkpoint import Checkpoint, save_checkpoint
 from vaekit.errors import StorageError
 run = Path(sys.argv[1])
 save_checkpoint(run, Checkpoint(1, {"model": {"w": torch.ones(10)}}, {}))

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from small_runs import SIZES, state_of, what_is_left
 
-from vaekit.checkpoint import locate
 from vaekit.config.load import load_config, recipe_names, recipe_path
 from vaekit.data.sources import SOURCES
+from vaekit.training.checkpoint import locate
 
 
 def assert_refused(answer, code, *words):

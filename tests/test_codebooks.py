@@ -7,12 +7,12 @@ import torch
 from laws import STEP
 from small_posteriors import QUANTISED, images, model_of
 
-from vaekit.build import build_objective
-from vaekit.codebooks import UniformCodes, nearest
 from vaekit.config.schema import Part
-from vaekit.evaluation.codes import CodeUse
+from vaekit.densities.codebooks import UniformCodes, nearest
+from vaekit.evaluation.code_use import CodeUse
 from vaekit.evaluation.health import diagnose
-from vaekit.trace import kl, log_q, log_weight, terms
+from vaekit.models.trace import kl, log_q, log_weight, terms
+from vaekit.objectives.build import build_objective
 
 
 def quantised(kind, dims=4, **options):

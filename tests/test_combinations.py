@@ -10,10 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vaekit.build import LIKELIHOODS, OBJECTIVES, POSTERIORS, PRIORS, build_model, build_objective
-from vaekit.check import check_config
 from vaekit.config.schema import Config, DataConfig, ModelConfig, Part, TrainingConfig
+from vaekit.models.build import LIKELIHOODS, POSTERIORS, PRIORS, build_model
 from vaekit.objectives import Facts
+from vaekit.objectives.build import OBJECTIVES, build_objective
+from vaekit.training.combinations import check_config
 from vaekit.training.step import forward_of
 
 SHAPE, BATCH, LATENT_DIM, CLASSES = (3, 5, 4), 6, 4, 3

@@ -12,12 +12,13 @@ from PIL import Image
 from small_runs import SIZES
 from test_cli import assert_refused
 
-from vaekit.checkpoint import locate
-from vaekit.compare.denoising import compare_dae
-from vaekit.compare.runs import compare_runs, labels_of, normal_of
-from vaekit.compare.table import MARK, comparison
+from vaekit.evaluation.comparison import MARK, comparison
 from vaekit.evaluation.probe import principal_plane, probe
-from vaekit.runs import evaluate, known_metrics, train
+from vaekit.training.checkpoint import locate
+from vaekit.verbs.compare import compare, labels_of, normal_of
+from vaekit.verbs.compare_dae import compare_dae
+from vaekit.verbs.evaluate import evaluate, known_metrics
+from vaekit.verbs.train import train
 
 SHORT = ("training.epochs=0.5",)
 
@@ -40,7 +41,7 @@ def names_of(table):
 
 
 def test_the_table_holds_what_evaluate_says(runs, tmp_path):
-    made = compare_runs([runs["binary"], runs["auto"]], out=tmp_path, samples=5)
+    made = compare([runs["binary"], runs["auto"]], out=tmp_path, samples=5)
     for label in ("binary", "auto"):
         metrics = evaluate(runs[label], samples=5)
         assert made.table.metrics[label].items() >= metrics.items()
@@ -81,7 +82,7 @@ def test_a_run_trained_anew_under_the_same_step_is_evaluated_anew(tmp_path):
 
 
 def test_nats_of_different_measures_are_marked(runs, tmp_path):
-    table = compare_runs([runs["binary"], runs["grey"]], out=tmp_path, samples=2).table
+    table = compare([runs["binary"], runs["grey"]], out=tmp_path, samples=2).table
     marked = {name for name in names_of(table) if name.endswith(MARK)}
     assert any(name.startswith("NLL") for name in marked) and any(name.startswith("ELBO") for name in marked)
     assert not any(name.startswith(("PSNR", "SSIM", "active", "rate")) for name in marked)
@@ -99,7 +100,7 @@ def test_what_is_alike_is_not_marked():
 
 
 def test_padding_is_no_other_shape_but_a_size_is(runs, tmp_path, vaekit):
-    assert compare_runs([runs["binary"], runs["padded"]], out=tmp_path, samples=2).paths
+    assert compare([runs["binary"], runs["padded"]], out=tmp_path, samples=2).paths
     answer = vaekit("compare", runs["binary"], runs["small"], "--out", tmp_path / "x")
     assert_refused(answer, 3, "different shapes", "binary 8×8×1", "small 6×6×1")
     assert not (tmp_path / "x").exists()

@@ -5,14 +5,15 @@ import itertools
 import pytest
 import torch
 
-from vaekit.build import LIKELIHOODS, NETWORKS, OBJECTIVES, build_model, build_objective
+from vaekit.config.schedule_shapes import constant
 from vaekit.config.schema import ModelConfig, Part, TrainingConfig
+from vaekit.models.build import LIKELIHOODS, NETWORKS, build_model
 from vaekit.objectives import Facts
-from vaekit.optimizer import build_optimizer
-from vaekit.schedules import constant
+from vaekit.objectives.build import OBJECTIVES, build_objective
 from vaekit.training.acceleration import compile_jointly
 from vaekit.training.ema import Ema
-from vaekit.training.own import Own
+from vaekit.training.objective_weights import ObjectiveWeights
+from vaekit.training.optimizer import build_optimizer
 from vaekit.training.step import Counters, TrainStep, forward_of
 
 SHAPE = (1, 9, 7)
@@ -85,7 +86,7 @@ def trained_step(compiled, objective, options, likelihood="bernoulli"):
     torch.manual_seed(0)
     model = build_model(ModelConfig(latent_dim=3, network=Part("mlp"), likelihood=Part(likelihood)), SHAPE)
     made = build_objective(Part(objective, options), 1, 63, Facts(images=50, latent_dim=3)).objective
-    counters, own = Counters(torch.device("cpu")), Own(made, torch.device("cpu"))
+    counters, own = Counters(torch.device("cpu")), ObjectiveWeights(made, torch.device("cpu"))
     optimizer = build_optimizer(model, TrainingConfig(precision="float32"))
     step = TrainStep(forward_of(model, made, 4), optimizer, Ema(model, None), constant(0.0), counters, own=own)
     if compiled:

@@ -6,8 +6,10 @@ import torch
 from vaekit import load, train
 from vaekit.errors import ConfigError
 from vaekit.evaluation.likelihood import bounds
-from vaekit.latentspace import draw_samples, interpolate_images, open_run
-from vaekit.runs import dataset_of, evaluate
+from vaekit.trained.run import dataset_of, open_run
+from vaekit.verbs.evaluate import evaluate
+from vaekit.verbs.interpolate import interpolate
+from vaekit.verbs.sample import sample
 
 WORDS = ["training.epochs=25", "model.latent_dim=4", "training.validate_every=200"]
 
@@ -51,9 +53,9 @@ def test_loose_images_need_a_class_and_take_the_one_that_is_given(run):
 
 def test_the_commands_on_the_latent_space_take_a_class(run):
     with pytest.raises(ConfigError, match="--given"):
-        interpolate_images(open_run(run), (), pairs=2)
-    assert interpolate_images(open_run(run, given="1"), (), pairs=2).paths
-    assert draw_samples(open_run(run), 20, sampler="mixture").paths
+        interpolate(open_run(run), (), pairs=2)
+    assert interpolate(open_run(run, given="1"), (), pairs=2).paths
+    assert sample(open_run(run), 20, sampler="mixture").paths
 
 
 @pytest.mark.parametrize(("name", "message"), [("ten", "unknown class 'ten'"), ("12", "unknown class '12'")])

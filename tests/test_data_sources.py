@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from vaekit.config.schema import DataConfig
-from vaekit.data import load_splits
 from vaekit.data.download import RemoteFile, data_root, fetch, locate
 from vaekit.data.sources import SOURCES, Source, read_idx
+from vaekit.data.splits import load_splits
 from vaekit.errors import DataError, StorageError
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: refuses connections

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from vaekit.config.schema import DataConfig
-from vaekit.data import Dataset, load_splits
-from vaekit.data.dataset import split_rows
+from vaekit.data import Dataset
 from vaekit.data.sources import SOURCES, Loaded, Source
+from vaekit.data.splits import load_splits, split_rows
 from vaekit.errors import ConfigError, DataError
 
 

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from vaekit.config.schema import DataConfig
-from vaekit.data import Dataset, Splits, load_splits, sources
+from vaekit.data import Dataset, sources
+from vaekit.data.splits import Splits, load_splits
 from vaekit.data.store import find_images
 from vaekit.errors import ConfigError, DataError, StorageError
 

@@ -11,7 +11,6 @@ import torch
 from small_runs import SIZES
 
 from vaekit.data.dataset import Dataset, Factors
-from vaekit.disentanglement import factors_of
 from vaekit.errors import DataError, NumericalError
 from vaekit.evaluation import disentanglement as scoring
 from vaekit.evaluation.disentanglement import labelled, score_codes, score_representation
@@ -19,7 +18,8 @@ from vaekit.evaluation.disentanglement.importance import _completeness, _disenta
 from vaekit.evaluation.disentanglement.information import binned
 from vaekit.evaluation.disentanglement.interventions import Sharing
 from vaekit.plots import information_map
-from vaekit.runs import train
+from vaekit.verbs.disentanglement import factors_of
+from vaekit.verbs.train import train
 
 SIZES_OF = (3, 4, 5, 12)
 NAMES = ("shape", "scale", "turn", "x")

@@ -10,20 +10,19 @@ import torch
 from scipy.integrate import quad
 from scipy.special import kve
 
-from vaekit.distributions import (
+from vaekit.densities.codes import DiagonalNormal, kl_per_dim_of
+from vaekit.densities.images import (
     BernoulliImage,
     ContinuousBernoulliImage,
     CrossEntropyImage,
-    DiagonalNormal,
     GaussianImage,
     HyperbolicImage,
     ImageDistribution,
     LaplaceImage,
     LogBesselK1,
-    kl_per_dim_of,
 )
-from vaekit.logistics import DiscretisedLogisticImage
-from vaekit.trace import Latent, kl
+from vaekit.densities.logistics import DiscretisedLogisticImage
+from vaekit.models.trace import Latent, kl
 
 
 def pixel(*values, dtype=torch.float64):

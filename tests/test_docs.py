@@ -10,8 +10,9 @@ import pytest
 import torch
 from laws import assert_normalises, assert_samples_follow, assert_trains, assert_unchanged_by_duplication
 
-from vaekit import build
-from vaekit.runs import read_config
+from vaekit.models import build
+from vaekit.objectives import build as objectives
+from vaekit.training.combinations import read_config
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +24,7 @@ def python_blocks(name):
 @pytest.fixture
 def tables(monkeypatch):
     monkeypatch.setattr(build, "LIKELIHOODS", dict(build.LIKELIHOODS))
-    monkeypatch.setattr(build, "OBJECTIVES", dict(build.OBJECTIVES))
+    monkeypatch.setattr(objectives, "OBJECTIVES", dict(objectives.OBJECTIVES))
 
 
 def test_the_documents_likelihood_obeys_the_laws(tables):
@@ -39,7 +40,7 @@ def test_the_documents_objective_obeys_the_laws(tables):
     options = {"alpha": {"kind": "linear", "start": 0.9, "end": 0.0, "over": 5.0}}
     assert_unchanged_by_duplication("renyi", "bernoulli", options)
     assert_trains("renyi", "gaussian", options)
-    assert set(build.build_objective(build.Part("renyi", options), 1, 1).schedules) == {"alpha"}
+    assert set(objectives.build_objective(build.Part("renyi", options), 1, 1).schedules) == {"alpha"}
 
 
 def test_the_readmes_python_runs(tmp_path, monkeypatch):
@@ -169,7 +170,12 @@ def test_the_gallery_shows_small_pictures_that_are_there_and_every_picture_is_sh
     assert max(sizes.values()) < 200_000 and sum(sizes.values()) < 1_500_000
 
 
-PART_TABLES = {"Posteriors": "POSTERIORS", "Priors": "PRIORS", "Likelihoods": "LIKELIHOODS", "Objectives": "OBJECTIVES"}
+PART_TABLES = {
+    "Posteriors": build.POSTERIORS,
+    "Priors": build.PRIORS,
+    "Likelihoods": build.LIKELIHOODS,
+    "Objectives": objectives.OBJECTIVES,
+}
 
 
 def rows_of_parts():
@@ -183,12 +189,12 @@ def test_the_page_of_parts_names_every_part_and_its_options():
     for title, table in PART_TABLES.items():
         cells = [cells[0] for section, cells in rows_of_parts() if section == title]
         named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
-        assert getattr(build, table).keys() <= named, title
+        assert table.keys() <= named, title
         for cell in cells:
             kind, *words = re.findall(r"`([^`]+)`", cell)
             for word in words:
-                if word not in getattr(build, table):
-                    taken = inspect.signature(getattr(build, table)[kind]).parameters
+                if word not in table:
+                    taken = inspect.signature(table[kind]).parameters
                     name, _, value = word.partition(": ")
                     assert name in taken or any(word in str(p.annotation) for p in taken.values()), cell
                     assert not value or value in str(taken[name].annotation), cell

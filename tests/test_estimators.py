@@ -8,12 +8,10 @@ import pytest
 import torch
 from small_runs import SIZES
 
-from vaekit.build import vae
-from vaekit.conditionals import set_precision
 from vaekit.config.schema import Part
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
-from vaekit.distributions import DiagonalNormal
+from vaekit.densities.codes import DiagonalNormal
 from vaekit.errors import ConfigError, NumericalError
 from vaekit.evaluation import ais
 from vaekit.evaluation import information as information_module
@@ -23,10 +21,13 @@ from vaekit.evaluation.hmc import EXTRA_NOISE, State, transition
 from vaekit.evaluation.information import information, information_of, spread
 from vaekit.evaluation.likelihood import bounds
 from vaekit.evaluation.report import read_metrics, write_annealing, write_reports
-from vaekit.priors import Prior
-from vaekit.runs import dataset_of, train
+from vaekit.models.build import vae
+from vaekit.models.likelihoods import set_precision
+from vaekit.models.priors import Prior
 from vaekit.selftest.linear_gaussian import COLUMNS, SHAPE, SIGMA, linear_vae
-from vaekit.trained import load
+from vaekit.trained.model import load
+from vaekit.trained.run import dataset_of
+from vaekit.verbs.train import train
 
 IMAGES = 32
 
@@ -401,9 +402,9 @@ def test_ais_writes_its_numbers_beside_the_others_and_evaluate_keeps_them(vaekit
 
 @pytest.mark.slow
 def test_annealing_is_tighter_than_importance_weighting_where_the_posterior_is_poor(tmp_path):
-    from vaekit.annealing import anneal
+    from vaekit.verbs.ais import ais
 
     run = train("digits", *SIZES, "training.epochs=10", out=tmp_path / "run")
-    metrics = anneal(run, Annealing(400), images=40, own_images=20)
+    metrics = ais(run, Annealing(400), images=40, own_images=20)
     assert metrics["ais_nats"] > metrics["ais_importance_nats"] - 0.05
     assert 0 < metrics["ais_gap_nats"] + 2 * metrics["ais_gap_se_nats"] < 0.5

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit.build import vae
 from vaekit.config.schema import Part
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.errors import NumericalError
 from vaekit.evaluation import chunks
 from vaekit.evaluation.evaluate import bits_offset, evaluate_model, headline
+from vaekit.evaluation.fidelity import psnr, ssim
 from vaekit.evaluation.health import diagnose
 from vaekit.evaluation.latents import StreamedMoments, latent_use
 from vaekit.evaluation.likelihood import StreamedLogMean, bounds
-from vaekit.evaluation.quality import psnr, ssim
 from vaekit.evaluation.report import write_reports
-from vaekit.models import Autoencoder
+from vaekit.models.autoencoder import Autoencoder
+from vaekit.models.build import vae
 
 SHAPE = (1, 6, 5)
 SMALL = Part("mlp", {"widths": (8,)})
@@ -266,8 +266,8 @@ def test_a_loss_that_is_no_likelihood_gets_no_likelihood_number():
 
 
 def test_an_autoencoder_has_distortion_but_no_bounds():
-    from vaekit.build import build_model
     from vaekit.config.schema import ModelConfig
+    from vaekit.models.build import build_model
 
     made = build_model(ModelConfig(kind="autoencoder", latent_dim=3, network=SMALL, likelihood=Part("gaussian")), SHAPE)
     assert isinstance(made, Autoencoder)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from small_runs import SIZES
 
-from vaekit.runs import read_config
+from vaekit.training.combinations import read_config
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHORT = (*[word for word in SIZES if "latent_dim" not in word and "network" not in word], "training.epochs=1")

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit.checkpoint import checkpoints_folder, saved_steps
 from vaekit.data.dataset import Dataset
 from vaekit.errors import CheckpointError, ConfigError, DataError, NumericalError
-from vaekit.evaluation import features, inception
+from vaekit.evaluation import features
 from vaekit.evaluation.features import Extractor, accuracy, extractor_for
-from vaekit.evaluation.inception import INCEPTION, Inception
-from vaekit.evaluation.score import score_sources
-from vaekit.evaluation.weights import fill
-from vaekit.posthoc import load_sampler
-from vaekit.quality import held_out_halves, quality, sampled, sources_of
-from vaekit.runs import dataset_of
-from vaekit.trained import load
+from vaekit.evaluation.sets import score_sources
+from vaekit.networks.pretrained import inception
+from vaekit.networks.pretrained.inception import INCEPTION, Inception
+from vaekit.networks.pretrained.weights import fill
+from vaekit.trained.model import load
+from vaekit.trained.run import dataset_of
+from vaekit.trained.samplers import load_sampler
+from vaekit.training.checkpoint import checkpoints_folder, saved_steps
+from vaekit.verbs.quality import held_out_halves, quality, sampled, sources_of
 
 
 @pytest.fixture(autouse=True)

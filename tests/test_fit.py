@@ -8,10 +8,10 @@ from small_runs import SIZES, state_of, what_is_left
 from torch.utils.data import DataLoader, TensorDataset
 
 from vaekit import evaluate, fit, load, train
-from vaekit.data import load_splits
 from vaekit.data.arrays import gather
+from vaekit.data.splits import load_splits
 from vaekit.errors import BusyError, CheckpointError, ConfigError, DataError
-from vaekit.runs import read_config
+from vaekit.training.combinations import read_config
 
 COUNT = 60
 SMALL = [word for word in SIZES if not word.startswith("data.")] + ["training.epochs=2", "data.validation=10"]

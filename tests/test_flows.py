@@ -7,11 +7,11 @@ import pytest
 import torch
 from small_posteriors import FLOWS, flow_of, images, model_of, noise_of, shaken
 
-from vaekit.autoregressive import MaskedNetwork
-from vaekit.build import POSTERIORS
-from vaekit.distributions import DiagonalNormal, kl_of
-from vaekit.noise import BlockNoise
-from vaekit.trace import log_q, log_weight
+from vaekit.densities.codes import DiagonalNormal, kl_of
+from vaekit.densities.flows import MaskedNetwork
+from vaekit.densities.noise import BlockNoise
+from vaekit.models.build import POSTERIORS
+from vaekit.models.trace import log_q, log_weight
 
 # Masked networks
 

@@ -11,8 +11,10 @@ from vaekit.config.load import load_config
 from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.health import Finding, Watch, diagnose
 from vaekit.evaluation.latents import LatentUse, StreamedMoments
-from vaekit.runs import dataset_of, health, train
-from vaekit.trained import load
+from vaekit.trained.model import load
+from vaekit.trained.run import dataset_of
+from vaekit.verbs.evaluate import health
+from vaekit.verbs.train import train
 
 HEALTHY = {
     "elbo_nats": -92.3, "rate_nats": 26.7, "distortion_nats": 65.6, "distortion_without_code_nats": 287.0,

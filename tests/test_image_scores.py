@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from vaekit.errors import CheckpointError
-from vaekit.evaluation import lpips as lpips_module
-from vaekit.evaluation.lpips import HEADS, TRUNK, WIDTHS, Lpips, load_lpips, lpips_unavailable
-from vaekit.evaluation.quality import SCALE_WEIGHTS, ms_ssim, ms_ssim_scales, ssim
-from vaekit.evaluation.weights import find_weights, read_weights
+from vaekit.evaluation.fidelity import SCALE_WEIGHTS, ms_ssim, ms_ssim_scales, ssim
+from vaekit.networks.pretrained import lpips as lpips_module
+from vaekit.networks.pretrained.lpips import HEADS, TRUNK, WIDTHS, Lpips, load_lpips, lpips_unavailable
+from vaekit.networks.pretrained.weights import find_weights, read_weights
 
 
 def pair(*shape, noise=0.1, seed=0):

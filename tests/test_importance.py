@@ -7,8 +7,8 @@ import torch
 from laws import small_model
 from test_linear_gaussian import SHAPE, linear_vae
 
+from vaekit.models.trace import log_weight
 from vaekit.objectives import elbo, iwae
-from vaekit.trace import log_weight
 
 STEP = torch.tensor(0)
 

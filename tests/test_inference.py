@@ -13,18 +13,19 @@ from PIL import Image
 from small_runs import SIZES
 from test_cli import assert_refused
 
-from vaekit.anomalies import percentiles, rank_anomalies
-from vaekit.build import vae
 from vaekit.config.schema import Part
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.likelihood import bounds, bounds_of_each
-from vaekit.inference import Scorer, coding_of, image_files, read_images
-from vaekit.reconstructions import reconstruct_images
-from vaekit.runs import dataset_of, train
-from vaekit.trained import load
+from vaekit.models.build import vae
+from vaekit.trained.model import load
+from vaekit.trained.own_images import Scorer, coding_of, image_files, read_images
+from vaekit.trained.run import dataset_of
+from vaekit.verbs.anomalies import anomalies, percentiles
+from vaekit.verbs.reconstruct import reconstruct
+from vaekit.verbs.train import train
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_bounds_of_each_are_those_of_data_sets_of_one_image(pixels, rows):
 
 
 def test_reconstructions_and_codes_are_those_of_the_loaded_model(run, trained, folder):
-    made = reconstruct_images(run, [folder], single=True, arrays=True)
+    made = reconstruct(run, [folder], single=True, arrays=True)
     files, _ = image_files([folder])
     assert np.array_equal(np.load(run / "grids" / "reconstructions.npy"), trained.reconstruct(files))
     assert np.allclose(np.load(run / "grids" / "codes.npy"), trained.encode(files), atol=1e-5)
@@ -151,7 +152,7 @@ def test_a_density_implies_bits_only_where_values_were_dequantised():
 
 
 def test_the_table_holds_the_ratios_of_each_file(run, trained, folder):
-    reconstruct_images(run, [folder], samples=3)
+    reconstruct(run, [folder], samples=3)
     rows = table_of(run / "reports" / "reconstructions.csv")
     assert len(rows) == 12
     for row in rows:
@@ -164,7 +165,7 @@ def test_the_table_holds_the_ratios_of_each_file(run, trained, folder):
 
 def test_an_autoencoder_has_psnr_but_no_elbo_and_no_bits(tmp_path, folder, vaekit):
     run = train("digits", *SIZES, "model.kind=autoencoder", "training.epochs=1", out=tmp_path / "run")
-    made = reconstruct_images(run, [folder])
+    made = reconstruct(run, [folder])
     assert all(score.elbo_nats is None and score.bits is None and score.psnr_db > 0 for score in made.scores)
     answer = vaekit("reconstruct", run, folder)
     assert answer.code == 0 and "an autoencoder has no ELBO" in answer.out
@@ -191,18 +192,18 @@ def test_any_size_and_mode_goes_in(run, tmp_path):
         made = Image.fromarray(pixels.squeeze(-1) if channels == 1 else pixels)
         made.convert(mode).save(place / f"{mode}.png")
     Image.fromarray(noise.integers(0, 65536, (8, 8), np.uint16)).save(place / "16.png")
-    made = reconstruct_images(run, [place])
+    made = reconstruct(run, [place])
     assert len(made.scores) == 7 and not made.failures
     assert all(math.isfinite(score.elbo_nats) for score in made.scores)
 
 
 def test_many_images_take_pages_and_old_pages_go_away(run, folder, monkeypatch):
-    monkeypatch.setattr("vaekit.reconstructions.PER_PAGE", 5)
-    made = reconstruct_images(run, [folder])
+    monkeypatch.setattr("vaekit.verbs.reconstruct.PER_PAGE", 5)
+    made = reconstruct(run, [folder])
     names = [path.name for path in made.paths]
     assert names == ["reconstructions.png", "reconstructions-2.png", "reconstructions-3.png", "reconstructions.csv"]
     assert made.undrawn == 0
-    assert reconstruct_images(run, [folder], pages=2).undrawn == 2
+    assert reconstruct(run, [folder], pages=2).undrawn == 2
     assert sorted(p.name for p in (run / "grids").iterdir()) == ["reconstructions-2.png", "reconstructions.png"]
 
 
@@ -226,7 +227,7 @@ def test_a_long_folder_is_not_held_in_memory(trained, folder, monkeypatch):
 
 def test_names_that_two_folders_share_keep_their_own_picture(run, folder):
     (folder / "deeper" / "00.png").write_bytes((folder / "05.png").read_bytes())
-    reconstruct_images(run, [folder], single=True)
+    reconstruct(run, [folder], single=True)
     assert len(list((run / "grids" / "reconstructions").iterdir())) == 13
 
 
@@ -265,7 +266,7 @@ def test_hundreds_of_unreadable_files_are_one_line_that_names_ten(vaekit, run, f
 
 def test_the_test_images_own_percentiles_are_uniform(run):
     """Also that none is missing: rank i of N stands at 100 (i - 1/2) / N, and equal images share a place."""
-    found = rank_anomalies(run, samples=2)
+    found = anomalies(run, samples=2)
     count = len(found.ranking)
     assert count == len(found.reference) == 359
     elbos = [entry.elbo_nats for entry in found.ranking]
@@ -283,7 +284,7 @@ def test_percentiles_of_ties_and_of_values_outside():
 def test_a_foreign_image_ranks_first(run, folder):
     noise = np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)
     Image.fromarray(noise).save(folder / "zz-noise.png")
-    found = rank_anomalies(run, [folder])
+    found = anomalies(run, [folder])
     assert found.ranking[0].name.endswith("zz-noise.png") and found.ranking[0].percentile < 1
     assert [entry.elbo_nats for entry in found.ranking] == sorted(entry.elbo_nats for entry in found.ranking)
     assert [row["name"] for row in table_of(run / "reports" / "anomalies.csv")] == [e.name for e in found.ranking]
@@ -291,27 +292,27 @@ def test_a_foreign_image_ranks_first(run, folder):
 
 def test_a_test_image_given_as_a_file_has_the_elbo_and_percentile_of_the_reference(run, folder):
     """The files and the reference are measured alike."""
-    own = {entry.name: entry for entry in rank_anomalies(run, samples=3).ranking}
-    for entry in rank_anomalies(run, [folder], samples=3).ranking:
+    own = {entry.name: entry for entry in anomalies(run, samples=3).ranking}
+    for entry in anomalies(run, [folder], samples=3).ranking:
         number = int(entry.name[-6:-4])
         assert entry.elbo_nats == pytest.approx(own[f"test image {number}"].elbo_nats, rel=1e-6)
         assert entry.percentile == pytest.approx(own[f"test image {number}"].percentile, abs=0.3)
 
 
 def test_the_reference_is_drawn_by_the_seed_and_all_is_all(run, monkeypatch):
-    monkeypatch.setattr("vaekit.anomalies.REFERENCE", 50)
-    assert len(rank_anomalies(run, every=True, samples=1).reference) == 359
-    names = [{entry.name for entry in rank_anomalies(run, seed=seed, samples=1).ranking} for seed in (0, 0, 1)]
+    monkeypatch.setattr("vaekit.verbs.anomalies.REFERENCE", 50)
+    assert len(anomalies(run, every=True, samples=1).reference) == 359
+    names = [{entry.name for entry in anomalies(run, seed=seed, samples=1).ranking} for seed in (0, 0, 1)]
     assert len(names[0]) == 50 and names[0] == names[1] != names[2]
 
 
 def test_an_empty_test_set_is_refused(tmp_path, folder):
     run = train("digits", *SIZES, "data.test=0", "training.epochs=0.2", out=tmp_path / "run")
     with pytest.raises(DataError, match="the test set is empty"):
-        rank_anomalies(run, [folder])
+        anomalies(run, [folder])
 
 
 def test_no_elbo_no_ranking(tmp_path):
     run = train("digits", *SIZES, "model.kind=autoencoder", "training.epochs=0.2", out=tmp_path / "run")
     with pytest.raises(ConfigError, match="no ELBO"):
-        rank_anomalies(run)
+        anomalies(run)

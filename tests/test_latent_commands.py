@@ -15,8 +15,8 @@ from PIL import Image
 from small_runs import SIZES
 
 from vaekit import load, plots
-from vaekit.data.dataset import load_splits
-from vaekit.runs import train
+from vaekit.data.splits import load_splits
+from vaekit.verbs.train import train
 
 
 def assert_refused(answer, code, *words):
@@ -173,7 +173,7 @@ def test_interpolation_between_files_starts_and_ends_at_their_codes(vaekit, run,
 
 
 def test_interpolation_of_test_images_goes_between_classes(run):
-    from vaekit.latentspace.walks import pairs_of
+    from vaekit.verbs.interpolate import pairs_of
 
     data = load_splits(load(run).config.data).test
     pairs = pairs_of(data, 40, seed=3)

@@ -7,18 +7,19 @@ import torch
 from laws import objective_for, small_model
 from small_runs import SIZES, what_is_left
 
-from vaekit.checkpoint import load_checkpoint, locate
+from vaekit.config.schedule_shapes import constant
 from vaekit.config.schema import TrainingConfig
 from vaekit.errors import CheckpointError, ConfigError, NumericalError
+from vaekit.models.trace import terms
 from vaekit.objectives import Learned, capacity, geco
 from vaekit.objectives.learned import with_own
-from vaekit.optimizer import build_optimizer
-from vaekit.runs import read_config, train
-from vaekit.schedules import constant
-from vaekit.trace import terms
+from vaekit.training.checkpoint import load_checkpoint, locate
+from vaekit.training.combinations import read_config
 from vaekit.training.ema import Ema
-from vaekit.training.own import Own
+from vaekit.training.objective_weights import ObjectiveWeights
+from vaekit.training.optimizer import build_optimizer
 from vaekit.training.step import Counters, TrainStep, forward_of
+from vaekit.verbs.train import train
 
 STEP = torch.tensor(0)
 TWO_NETWORKS = ["factor", "adversarial"]
@@ -32,7 +33,7 @@ def made(kind, **options):
 
 
 def step_for(model, objective, rate=1e-2, parts=1, forward=None):
-    own = Own(objective, torch.device("cpu"))
+    own = ObjectiveWeights(objective, torch.device("cpu"))
     optimizer = build_optimizer(model, TrainingConfig())
     forward = forward or forward_of(model, objective, 1)
     return TrainStep(
@@ -193,12 +194,12 @@ def test_a_resumed_run_ends_with_the_same_bytes(kind, tmp_path, monkeypatch):
 
 def test_a_state_that_does_not_fit_is_refused():
     _, _, objective = made("factor")
-    own = Own(objective, torch.device("cpu"))
+    own = ObjectiveWeights(objective, torch.device("cpu"))
     with pytest.raises(CheckpointError, match="does not fit"):
         own.load({})
     _, _, narrow = made("factor", widths=(4, 256, 256))
     with pytest.raises(CheckpointError, match="another shape"):
-        own.load(Own(narrow, torch.device("cpu")).tensors())
+        own.load(ObjectiveWeights(narrow, torch.device("cpu")).tensors())
 
 
 def test_validation_leaves_the_generators_of_the_run(tmp_path):

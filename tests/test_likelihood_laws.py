@@ -7,11 +7,11 @@ import mpmath
 import pytest
 import torch
 
-from vaekit.build import LIKELIHOODS, vae
 from vaekit.config.schema import Part
-from vaekit.distributions import BernoulliImage
+from vaekit.densities.images import BernoulliImage
+from vaekit.densities.logistics import DiscretisedLogisticImage, LogisticMixtureImage, mean_value
 from vaekit.evaluation.chunks import rows_at_once
-from vaekit.logistics import DiscretisedLogisticImage, LogisticMixtureImage, mean_value
+from vaekit.models.build import LIKELIHOODS, vae
 
 LIMITS = [(torch.float64, 1e-10), (torch.float32, 2e-5)]
 LOCS = (-4.0, -0.1, 0.0, 0.003, 0.5, 0.997, 1.0, 1.2)

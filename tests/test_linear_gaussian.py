@@ -11,6 +11,7 @@ import torch
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.evaluation.likelihood import bounds
+from vaekit.models.trace import log_weight, terms
 from vaekit.objectives import elbo
 from vaekit.selftest.linear_gaussian import (
     LATENT_DIM,
@@ -20,7 +21,6 @@ from vaekit.selftest.linear_gaussian import (
     linear_vae,
     sigma_points,
 )
-from vaekit.trace import log_weight, terms
 
 
 @pytest.fixture(autouse=True)

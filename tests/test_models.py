@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from vaekit.build import build_model, vae
-from vaekit.conditionals import set_precision
 from vaekit.config.schema import ModelConfig, Part
+from vaekit.densities.noise import BlockNoise, no_noise
 from vaekit.errors import ConfigError, DataError
-from vaekit.models import Autoencoder
-from vaekit.noise import BlockNoise, no_noise
-from vaekit.trace import terms
+from vaekit.models.autoencoder import Autoencoder
+from vaekit.models.build import build_model, vae
+from vaekit.models.likelihoods import set_precision
+from vaekit.models.trace import terms
 
 SHAPE = (1, 12, 10)
 SMALL = Part("mlp", {"widths": (16,)})

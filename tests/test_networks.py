@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vaekit.build import NETWORKS, build_model
 from vaekit.config.schema import ModelConfig, Part
-from vaekit.convolutions import ToOneChannel, TransposedConv, to_one_channel, to_one_channel_gradients
-from vaekit.networks import default_widths
+from vaekit.models.build import NETWORKS, build_model
+from vaekit.networks.convolutions import ToOneChannel, TransposedConv, to_one_channel, to_one_channel_gradients
+from vaekit.networks.trunks import default_widths
 from vaekit.training.device import place
 
 SHAPES = [(1, 28, 20), (3, 33, 47), (1, 8, 8), (2, 31, 32), (1, 1, 9), (4, 5, 3), (3, 64, 64)]

@@ -2,7 +2,7 @@
 
 import torch
 
-from vaekit.noise import BlockNoise, derived_seed
+from vaekit.densities.noise import BlockNoise, derived_seed
 
 LIKE = torch.zeros(1)
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from vaekit.build import LIKELIHOODS, build_objective, vae
+from vaekit.config.schedule_shapes import linear
 from vaekit.config.schema import Part
-from vaekit.distributions import DiagonalNormal
+from vaekit.densities.codes import DiagonalNormal
+from vaekit.models.build import LIKELIHOODS, vae
+from vaekit.models.trace import Latent, kl_per_dim, terms
 from vaekit.objectives import elbo
-from vaekit.schedules import linear
-from vaekit.trace import Latent, kl_per_dim, terms
+from vaekit.objectives.build import build_objective
 
 STEP = torch.tensor(0)
 SHAPE = (1, 6, 5)

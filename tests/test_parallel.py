@@ -16,9 +16,9 @@ import torch
 from small_runs import SIZES, state_of, what_is_left
 from test_acceleration import trainer_of
 
-from vaekit.checkpoint import load_checkpoint, locate, point, saved_steps
-from vaekit.parallel import World
-from vaekit.runs import train
+from vaekit.processes import World
+from vaekit.training.checkpoint import load_checkpoint, locate, point, saved_steps
+from vaekit.verbs.train import train
 
 PLAIN = (*SIZES, "model.kind=autoencoder", "data.binarize=none", "model.likelihood=bce", "training.batch_size=37")
 

@@ -10,12 +10,13 @@ from small_posteriors import FLOWS, QUANTISED, given, images, model_of, shaken
 from small_runs import SIZES
 
 from vaekit import evaluate, load, train
-from vaekit.build import POSTERIORS, PRIORS, build_objective
 from vaekit.config.schema import Part
+from vaekit.densities.noise import BlockNoise
 from vaekit.errors import ConfigError
-from vaekit.noise import BlockNoise
-from vaekit.runs import read_config
-from vaekit.trace import terms
+from vaekit.models.build import POSTERIORS, PRIORS
+from vaekit.models.trace import terms
+from vaekit.objectives.build import build_objective
+from vaekit.training.combinations import read_config
 from vaekit.training.step import forward_of
 
 PAIRS = [(q, p) for q, p in itertools.product(POSTERIORS, PRIORS) if POSTERIORS[q].discrete == PRIORS[p].discrete]

@@ -13,10 +13,10 @@ from small_runs import SIZES
 
 from vaekit import load
 from vaekit.errors import CheckpointError, ConfigError
-from vaekit.posthoc import SAMPLERS, fit_sampler, load_sampler, sampler_folder, sampler_for, save_sampler
-from vaekit.posthoc.flow import FlowSampler
-from vaekit.posthoc.mixture import MixtureSampler
-from vaekit.runs import train
+from vaekit.trained.samplers import SAMPLERS, fit_sampler, load_sampler, sampler_folder, sampler_for, save_sampler
+from vaekit.trained.samplers.flow import FlowSampler
+from vaekit.trained.samplers.mixture import MixtureSampler
+from vaekit.verbs.train import train
 
 MEANS = np.array([[-4.0, 0.0], [4.0, 1.0]])
 FACTORS = np.array([[[1.0, 0.0], [0.5, 0.6]], [[0.4, 0.0], [0.0, 1.5]]])

@@ -8,22 +8,23 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from vaekit.build import LIKELIHOODS, PRIORS, build_model, build_objective, vae
-from vaekit.check import check_config
-from vaekit.checkpoint import load_weights
 from vaekit.config.load import load_config
 from vaekit.config.schema import ModelConfig, Part, TrainingConfig
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
-from vaekit.distributions import DiagonalNormal, kl_of
+from vaekit.densities.codes import DiagonalNormal, kl_of
+from vaekit.densities.mixtures import Mixture
+from vaekit.densities.noise import BlockNoise
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.chunks import rows_at_once
 from vaekit.evaluation.latents import latent_use
 from vaekit.evaluation.likelihood import bounds
-from vaekit.noise import BlockNoise
-from vaekit.optimizer import build_optimizer
-from vaekit.priors import Mixture
-from vaekit.trace import Latent, kl
+from vaekit.models.build import LIKELIHOODS, PRIORS, build_model, vae
+from vaekit.models.trace import Latent, kl
+from vaekit.objectives.build import build_objective
+from vaekit.training.checkpoint import load_weights
+from vaekit.training.combinations import check_config
+from vaekit.training.optimizer import build_optimizer
 from vaekit.training.step import forward_of
 from vaekit.training.validation import adopt
 

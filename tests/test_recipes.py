@@ -11,7 +11,7 @@ from vaekit import load, train
 from vaekit.config.load import load_config, recipe_names
 from vaekit.data import sources
 from vaekit.data.dataset import Dataset
-from vaekit.runs import read_config
+from vaekit.training.combinations import read_config
 
 COUNT = 24
 

@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from small_runs import EVERYTHING, SIZES, Processes, state_of, what_is_left
 
-from vaekit.checkpoint import load_checkpoint, locate, pointed, saved_steps
 from vaekit.errors import CheckpointError, ConfigError
-from vaekit.runs import train
+from vaekit.training.checkpoint import load_checkpoint, locate, pointed, saved_steps
 from vaekit.training.loggers import Silent
 from vaekit.training.loop import Interrupted
+from vaekit.verbs.train import train
 
 EXACT = ("train", "digits", *EVERYTHING)
 

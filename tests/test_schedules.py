@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vaekit.build import build_learning_rate, build_schedule
+from vaekit.config.schedules import build_learning_rate, build_schedule
 from vaekit.config.schema import ScheduleConfig, TrainingConfig
 from vaekit.errors import ConfigError
 

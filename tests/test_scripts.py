@@ -67,7 +67,7 @@ def test_arguments_reach_the_command(shell, tmp_path, words, told):
 
 
 def test_quick_cifar10_names_settings_that_exist():
-    from vaekit.runs import read_config
+    from vaekit.training.combinations import read_config
 
     words = (SCRIPTS / "quick_cifar10.sh").read_text()
     assert "'model.network={kind: conv, widths: [32, 64, 128]}' training.epochs=5 training.warmup=100" in words

@@ -9,17 +9,20 @@ from functools import partial
 import pytest
 import torch
 
-from vaekit import build, conditionals, distributions, trace
-from vaekit.distributions import DiagonalNormal, GaussianImage
+from vaekit.config.schedule_shapes import cosine
+from vaekit.densities import codes as distributions
+from vaekit.densities.codes import DiagonalNormal
+from vaekit.densities.images import GaussianImage
+from vaekit.densities.logistics import DiscretisedLogisticImage
+from vaekit.densities.noise import BlockNoise
 from vaekit.evaluation import likelihood
 from vaekit.evaluation.ais import Annealing
 from vaekit.evaluation.disentanglement import information
 from vaekit.evaluation.disentanglement.information import entropies
-from vaekit.logistics import DiscretisedLogisticImage
-from vaekit.noise import BlockNoise
+from vaekit.models import build, trace
+from vaekit.models import likelihoods as conditionals
 from vaekit.objectives import aggregate, evidence, importance
 from vaekit.objectives.adversarial import Discriminator
-from vaekit.schedules import cosine
 from vaekit.selftest import bounds, durability, linear_gaussian
 from vaekit.selftest.run import CHECKS, judge, run_checks
 

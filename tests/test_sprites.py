@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from vaekit.config.schema import DataConfig
-from vaekit.data import load_splits
 from vaekit.data.augment import binarize, to_float
 from vaekit.data.dataset import Dataset, Factors
+from vaekit.data.splits import load_splits
 from vaekit.data.sprites import sprites
 
 

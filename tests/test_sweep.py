@@ -11,12 +11,13 @@ import pytest
 from small_runs import SIZES
 from test_cli import assert_refused
 
-from vaekit.checkpoint import saved_steps
 from vaekit.config.load import to_dict
 from vaekit.errors import ConfigError
-from vaekit.runs import evaluate, train
-from vaekit.sweep import mean_of, override, parse_key, plan, points_of, run_sweep, slug
+from vaekit.training.checkpoint import saved_steps
 from vaekit.training.loggers import Silent
+from vaekit.verbs.evaluate import evaluate
+from vaekit.verbs.sweep import mean_of, override, parse_key, plan, points_of, slug, sweep
+from vaekit.verbs.train import train
 
 WORDS = (*SIZES, "training.epochs=1", "training.checkpoint_every=3", "objective.beta=0.5,2")
 
@@ -24,7 +25,7 @@ WORDS = (*SIZES, "training.epochs=1", "training.checkpoint_every=3", "objective.
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     place = tmp_path_factory.mktemp("sweep") / "s"
-    return place, run_sweep("digits", *WORDS, seeds=2, samples=4, out=place)
+    return place, sweep("digits", *WORDS, seeds=2, samples=4, out=place)
 
 
 def test_every_combination_and_seed_is_the_run_that_train_makes(swept, tmp_path):
@@ -69,7 +70,7 @@ def test_an_interrupted_sweep_ends_with_the_same_table(swept, tmp_path):
         return train(*words, loggers=[Stop()] if len(started) == 3 else [], **options)
 
     with pytest.raises(KeyboardInterrupt):
-        run_sweep("digits", *WORDS, seeds=2, samples=4, out=out, train_run=stops_in_the_third)
+        sweep("digits", *WORDS, seeds=2, samples=4, out=out, train_run=stops_in_the_third)
     assert saved_steps(started[2])  # a part of it is there
     assert not (out / "sweep.csv").exists()
     resumed = []
@@ -78,7 +79,7 @@ def test_an_interrupted_sweep_ends_with_the_same_table(swept, tmp_path):
         resumed.append(options["out"])
         return train(*words, **options)
 
-    again = run_sweep("digits", *WORDS, seeds=2, samples=4, out=out, train_run=counting)
+    again = sweep("digits", *WORDS, seeds=2, samples=4, out=out, train_run=counting)
     assert len(resumed) == 2 and resumed[0] == started[2]
     assert again.combinations == done.combinations
     for name in ("sweep.csv", "sweep.json"):
@@ -91,7 +92,7 @@ def test_a_finished_sweep_trains_nothing_and_another_recipe_is_refused(swept, tm
     def refuse(*words, **options):
         raise AssertionError("a finished run is not trained again")
 
-    assert run_sweep("digits", *WORDS, seeds=2, samples=4, out=place, train_run=refuse).combinations
+    assert sweep("digits", *WORDS, seeds=2, samples=4, out=place, train_run=refuse).combinations
     for change, key in (("model.latent_dim=5", "model.latent_dim"), ("training.epochs=2", "training.epochs")):
         words = [word for word in WORDS if not word.startswith(change.split("=")[0] + "=")]
         answer = vaekit("sweep", "digits", *words, change, "--seeds", "2", "--out", place)
@@ -151,7 +152,7 @@ def test_a_wrong_key_or_value_is_refused_before_anything_is_trained(vaekit, tmp_
 
 def test_no_seed_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="1 or more"):
-        run_sweep("digits", seeds=0, out=tmp_path)
+        sweep("digits", seeds=0, out=tmp_path)
 
 
 def test_the_command_prints_mean_and_deviation(swept, tmp_path, vaekit):

@@ -3,9 +3,10 @@
 import pytest
 from laws import assert_normalises, assert_samples_follow, assert_trains, assert_unchanged_by_duplication
 
-from vaekit.build import LIKELIHOODS, OBJECTIVES, build_objective
 from vaekit.config.schema import Part
+from vaekit.models.build import LIKELIHOODS
 from vaekit.objectives import Facts, needs_of
+from vaekit.objectives.build import OBJECTIVES, build_objective
 
 PROPER = [kind for kind, likelihood in LIKELIHOODS.items() if likelihood.family.is_likelihood]
 PAIRS = [(objective, likelihood) for objective in OBJECTIVES for likelihood in LIKELIHOODS]

@@ -9,12 +9,13 @@ from PIL import Image
 from small_runs import SIZES, state_of
 
 from vaekit import load, plots
-from vaekit.checkpoint import load_checkpoint, locate, point, saved_steps
-from vaekit.data.dataset import Dataset, load_splits
+from vaekit.data.dataset import Dataset
+from vaekit.data.splits import load_splits
 from vaekit.errors import CheckpointError, ConfigError, DataError
-from vaekit.pictures import picture_run
 from vaekit.plots import loss_curves
-from vaekit.runs import train
+from vaekit.training.checkpoint import load_checkpoint, locate, point, saved_steps
+from vaekit.verbs.pictures import pictures
+from vaekit.verbs.train import train
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_batch_size_changes_nothing(grey, colour, digits, monkeypatch):
         means = model.reconstruct_prepared(Dataset(model.prepare(batch)))
         samples = model.sample_means(13, seed=2)
         for size in (1, 3):
-            monkeypatch.setattr("vaekit.trained.BATCH", size)
+            monkeypatch.setattr("vaekit.trained.model.BATCH", size)
             assert np.allclose(model.encode(batch), codes, atol=1e-6)
             assert torch.allclose(model.reconstruct_prepared(Dataset(model.prepare(batch))), means, atol=1e-6)
             assert torch.allclose(model.sample_means(13, seed=2), samples, atol=1e-6)
@@ -232,5 +233,5 @@ def test_curves_show_the_whole_training_not_only_up_to_the_best(tmp_path, monkey
     point(run, "best", saved_steps(run)[0])
     drawn = []
     monkeypatch.setattr(plots, "loss_curves", lambda history: drawn.append(history) or loss_curves(history))
-    picture_run(run, count=2)
+    pictures(run, count=2)
     assert drawn[0][-1]["step"] == state_of(run, "latest")["step"]

@@ -13,34 +13,29 @@ import torch
 from small_runs import SIZES, state_of
 from torch import nn
 
-from vaekit.build import (
-    LIKELIHOODS,
-    NETWORKS,
-    OBJECTIVES,
-    build_learning_rate,
-    build_model,
-    build_objective,
-    vae,
-)
-from vaekit.check import check_config
-from vaekit.checkpoint import load_checkpoint, locate, pointed, saved_steps
 from vaekit.config.load import load_config, to_dict
+from vaekit.config.schedule_shapes import constant
+from vaekit.config.schedules import build_learning_rate
 from vaekit.config.schema import ModelConfig, Part, TrainingConfig
-from vaekit.data.dataset import Dataset, load_splits
+from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
+from vaekit.data.splits import load_splits
+from vaekit.densities.noise import BlockNoise
 from vaekit.errors import ConfigError, DataError, NumericalError
-from vaekit.noise import BlockNoise
+from vaekit.models.build import LIKELIHOODS, NETWORKS, build_model, vae
+from vaekit.models.trace import terms
 from vaekit.objectives import Facts, elbo
-from vaekit.optimizer import OPTIMIZERS, Update, build_optimizer
-from vaekit.runs import train
-from vaekit.schedules import constant
-from vaekit.trace import terms
+from vaekit.objectives.build import OBJECTIVES, build_objective
 from vaekit.training import validation
+from vaekit.training.checkpoint import load_checkpoint, locate, pointed, saved_steps
+from vaekit.training.combinations import check_config
 from vaekit.training.ema import Ema
 from vaekit.training.loggers import Several, Silent
 from vaekit.training.loop import Trainer
-from vaekit.training.own import Own
+from vaekit.training.objective_weights import ObjectiveWeights
+from vaekit.training.optimizer import OPTIMIZERS, Update, build_optimizer
 from vaekit.training.step import FIRST_SCALE, Counters, TrainStep, forward_of
+from vaekit.verbs.train import train
 
 SHAPE = (1, 6, 5)
 
@@ -256,7 +251,7 @@ def test_every_model_trains_with_finite_gradients_to_every_weight(kind, corrupti
         model = build_model(ModelConfig(kind=kind, corruption=corruption, latent_dim=3, **parts), SHAPE).train()
         config = TrainingConfig()
         made = build_objective(Part(objective), 1, 30, Facts(images=20, latent_dim=3)).objective
-        forward, own = forward_of(model, made, 1), Own(made, torch.device("cpu"))
+        forward, own = forward_of(model, made, 1), ObjectiveWeights(made, torch.device("cpu"))
         counters = Counters(torch.device("cpu"))
         step = TrainStep(forward, build_optimizer(model, config), Ema(model, 0.9), constant(1e-3), counters, own=own)
         for _ in range(2):

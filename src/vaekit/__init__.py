@@ -8,17 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaekit.anomalies import rank_anomalies
-    from vaekit.build import vae
-    from vaekit.compare.denoising import compare_dae
-    from vaekit.compare.runs import compare_runs
     from vaekit.errors import VaekitError
-    from vaekit.loaders import fit
-    from vaekit.pictures import picture_run
-    from vaekit.reconstructions import reconstruct_images
-    from vaekit.runs import evaluate, train
-    from vaekit.sweep import run_sweep
-    from vaekit.trained import Trained, load
+    from vaekit.models.build import vae
+    from vaekit.trained.model import Trained, load
+    from vaekit.verbs.anomalies import anomalies as rank_anomalies
+    from vaekit.verbs.compare import compare as compare_runs
+    from vaekit.verbs.compare_dae import compare_dae
+    from vaekit.verbs.evaluate import evaluate
+    from vaekit.verbs.fit import fit
+    from vaekit.verbs.pictures import pictures as picture_run
+    from vaekit.verbs.reconstruct import reconstruct as reconstruct_images
+    from vaekit.verbs.sweep import sweep as run_sweep
+    from vaekit.verbs.train import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,20 +38,20 @@ __all__ = [
     "vae",
 ]
 
-_HOMES = {
-    "Trained": "vaekit.trained",
-    "VaekitError": "vaekit.errors",
-    "compare_dae": "vaekit.compare.denoising",
-    "compare_runs": "vaekit.compare.runs",
-    "evaluate": "vaekit.runs",
-    "fit": "vaekit.loaders",
-    "load": "vaekit.trained",
-    "picture_run": "vaekit.pictures",
-    "rank_anomalies": "vaekit.anomalies",
-    "reconstruct_images": "vaekit.reconstructions",
-    "run_sweep": "vaekit.sweep",
-    "train": "vaekit.runs",
-    "vae": "vaekit.build",
+_HOMES = {  # public name: module, and its name there; a verb's function is called like its command
+    "Trained": ("vaekit.trained.model", "Trained"),
+    "VaekitError": ("vaekit.errors", "VaekitError"),
+    "compare_dae": ("vaekit.verbs.compare_dae", "compare_dae"),
+    "compare_runs": ("vaekit.verbs.compare", "compare"),
+    "evaluate": ("vaekit.verbs.evaluate", "evaluate"),
+    "fit": ("vaekit.verbs.fit", "fit"),
+    "load": ("vaekit.trained.model", "load"),
+    "picture_run": ("vaekit.verbs.pictures", "pictures"),
+    "rank_anomalies": ("vaekit.verbs.anomalies", "anomalies"),
+    "reconstruct_images": ("vaekit.verbs.reconstruct", "reconstruct"),
+    "run_sweep": ("vaekit.verbs.sweep", "sweep"),
+    "train": ("vaekit.verbs.train", "train"),
+    "vae": ("vaekit.models.build", "vae"),
 }
 
 
@@ -60,4 +61,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'vaekit' has no attribute '{name}'")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

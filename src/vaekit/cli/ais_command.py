@@ -10,12 +10,10 @@ from vaekit.cli import console
 from vaekit.cli.options import DataDir, Device, Run, Seed, Split, Which
 from vaekit.errors import ConfigError
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(ais)
+app = typer.Typer(rich_markup_mode=None)
 
 
+@app.command()
 def ais(
     run: Run,
     images: Annotated[int, typer.Option("--images", "-n", min=1, help="Of the split, evenly spread.")] = 100,
@@ -33,15 +31,15 @@ def ais(
     data_dir: DataDir = None,
 ) -> None:
     """log p(x) by annealed importance sampling, tighter than the importance-weighted bound, and how tight it is."""
-    from vaekit.annealing import anneal, rows_of
     from vaekit.evaluation.ais import Annealing
-    from vaekit.runs import run_folder
+    from vaekit.trained.run import run_folder
+    from vaekit.verbs.ais import ais, rows_of
 
     if start not in ("prior", "posterior"):
         raise ConfigError(f"unknown start '{start}'; choose one of: posterior, prior")
     settings = Annealing(temperatures, chains, leapfrogs, "prior" if start == "prior" else "posterior")
     with console.Bar("annealing") as bar:
-        metrics = anneal(
+        metrics = ais(
             run,
             settings,
             images=images,

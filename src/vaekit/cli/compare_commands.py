@@ -11,7 +11,7 @@ from vaekit.cli import console
 from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, Which
 
 if TYPE_CHECKING:
-    from vaekit.compare.runs import Compared
+    from vaekit.verbs.compare import Compared
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -31,11 +31,9 @@ def compare(
     data_dir: DataDir = None,
 ) -> None:
     """Metrics side by side, and one sheet of the same test images and of samples."""
-    from vaekit.compare.runs import compare_runs
+    from vaekit.verbs.compare import compare
 
-    made = compare_runs(
-        runs, out=out, samples=samples, which=which, device=device, data_dir=data_dir, announce=console.say
-    )
+    made = compare(runs, out=out, samples=samples, which=which, device=device, data_dir=data_dir, announce=console.say)
     _show(made)
 
 
@@ -51,7 +49,7 @@ def compare_dae(
     data_dir: DataDir = None,
 ) -> None:
     """Train a VAE and a denoising autoencoder alike; compare reconstructions, samples and latent structure."""
-    from vaekit.compare.denoising import compare_dae as compare
+    from vaekit.verbs.compare_dae import compare_dae as compare
 
     made = compare(
         recipe,
@@ -88,9 +86,9 @@ def sweep(
     data_dir: DataDir = None,
 ) -> None:
     """Train every combination of values and seeds, and tell mean ± standard deviation. Again to go on."""
-    from vaekit.sweep import run_sweep, short
+    from vaekit.verbs.sweep import short, sweep
 
-    found = run_sweep(
+    found = sweep(
         recipe,
         *overrides,
         seeds=seeds,
@@ -116,7 +114,7 @@ def sweep(
 
 
 def _train_with_bar(*words: str, **options: Any) -> Path:
-    from vaekit.runs import train
+    from vaekit.verbs.train import train
 
     with console.TrainingBar() as bar:
         return train(*words, loggers=[bar], progress=bar.preparing, **options)

@@ -57,9 +57,9 @@ def prepare(
 
 def _load(recipe: str, overrides: list[str] | None, data_dir: str | None, strict: bool) -> None:
     from vaekit.config.load import recipe_names
-    from vaekit.data.dataset import load_splits
     from vaekit.data.sources import SOURCES
-    from vaekit.runs import read_config
+    from vaekit.data.splits import load_splits
+    from vaekit.training.combinations import read_config
 
     chosen = list(overrides or []) + (["data.strict=true"] if strict else [])
     if recipe in SOURCES and recipe not in recipe_names():

@@ -20,11 +20,10 @@ NAMES = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(disentanglement)
+app = typer.Typer(rich_markup_mode=None)
 
 
+@app.command()
 def disentanglement(
     run: Run,
     split: Split = "test",
@@ -34,7 +33,7 @@ def disentanglement(
     data_dir: DataDir = None,
 ) -> None:
     """How the codes hold the known factors of the images: MIG, SAP, DCI, modularity, FactorVAE and β-VAE scores."""
-    from vaekit.disentanglement import disentanglement as score_run
+    from vaekit.verbs.disentanglement import disentanglement as score_run
 
     scored = score_run(run, split=split, seed=seed, which=which, device=device, data_dir=data_dir)
     found = scored.found

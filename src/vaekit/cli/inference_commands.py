@@ -37,15 +37,15 @@ def reconstruct(
 ) -> None:
     """Originals, reconstructions and differences as a sheet; PSNR, SSIM, ELBO and compression of each image."""
     if not places:
-        from vaekit.pictures import reconstruct_test_images
+        from vaekit.verbs.reconstruct import reconstruct_test_images
 
         console.say(str(reconstruct_test_images(run, count, which=which, device=device, data_dir=data_dir)))
         return
-    from vaekit.inference import refuse_failures
-    from vaekit.reconstructions import PER_PAGE, reconstruct_images
+    from vaekit.trained.own_images import refuse_failures
+    from vaekit.verbs.reconstruct import PER_PAGE, reconstruct
 
     with console.Bar("reconstructing") as bar:
-        made = reconstruct_images(
+        made = reconstruct(
             run,
             places,
             single=single,
@@ -85,11 +85,11 @@ def anomalies(
     data_dir: DataDir = None,
 ) -> None:
     """Images ranked by ELBO, the least expected first, with their percentile among the test images."""
-    from vaekit.anomalies import rank_anomalies
-    from vaekit.inference import refuse_failures
+    from vaekit.trained.own_images import refuse_failures
+    from vaekit.verbs.anomalies import anomalies
 
     with console.Bar("scoring") as bar:
-        found = rank_anomalies(
+        found = anomalies(
             run,
             places or (),
             every=every,

@@ -12,7 +12,7 @@ from vaekit.cli.options import All, Arrays, DataDir, Device, Given, Run, Seed, S
 from vaekit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from vaekit.latentspace import Made, OpenRun
+    from vaekit.trained.run import Made, OpenRun
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -50,18 +50,18 @@ def sample(
         raise ConfigError("--spread is a distance from an image; name the image with --near")
     if refit and sampler == "prior":
         raise ConfigError("--refit needs a sampler that is fitted; choose one with --sampler mixture or flow")
-    from vaekit.latentspace import draw_grid, draw_near, draw_samples, forget_sampler
+    from vaekit.verbs.sample import forget_sampler, sample, sample_grid, sample_near
 
     opened = _open(run, which, device, data_dir, every, given=given)
     if near is not None:
-        _show(draw_near(opened, near, count, spread=spread, temperature=temperature, seed=seed, arrays=arrays))
+        _show(sample_near(opened, near, count, spread=spread, temperature=temperature, seed=seed, arrays=arrays))
     elif grid or quantiles:
-        _show(draw_grid(opened, side, reach=reach, quantiles=quantiles, arrays=arrays))
+        _show(sample_grid(opened, side, reach=reach, quantiles=quantiles, arrays=arrays))
     else:
         if refit:
             forget_sampler(opened, sampler)
         options = {"sampler": sampler, "temperature": temperature, "seed": seed, "arrays": arrays}
-        _show(draw_samples(opened, count, **options, announce=console.say))  # type: ignore[arg-type]
+        _show(sample(opened, count, **options, announce=console.say))  # type: ignore[arg-type]
 
 
 @app.command()
@@ -79,10 +79,10 @@ def interpolate(
     data_dir: DataDir = None,
 ) -> None:
     """From one image to another, as a picture and an animation."""
-    from vaekit.latentspace import interpolate_images
+    from vaekit.verbs.interpolate import interpolate
 
     opened = _open(run, which, device, data_dir, given=given)
-    _show(interpolate_images(opened, images or (), steps=steps, mode=mode, pairs=pairs, seed=seed, arrays=arrays))
+    _show(interpolate(opened, images or (), steps=steps, mode=mode, pairs=pairs, seed=seed, arrays=arrays))
 
 
 @app.command()
@@ -107,11 +107,11 @@ def traverse(
     data_dir: DataDir = None,
 ) -> None:
     """One dimension changes, the others stay."""
-    from vaekit.latentspace import Scale, traverse_dims
+    from vaekit.verbs.traverse import Scale, traverse
 
     chosen = _numbers(dims)
     opened = _open(run, which, device, data_dir, every, given=given)
-    _show(traverse_dims(opened, chosen, image=image, steps=steps, scale=Scale(reach, aggregate), arrays=arrays))
+    _show(traverse(opened, chosen, image=image, steps=steps, scale=Scale(reach, aggregate), arrays=arrays))
 
 
 @app.command()
@@ -128,10 +128,10 @@ def arithmetic(
     data_dir: DataDir = None,
 ) -> None:
     """Add and subtract codes: a TERM is a file, a folder (the mean of its images) or a class (class:7)."""
-    from vaekit.latentspace import add_up
+    from vaekit.verbs.arithmetic import arithmetic
 
     _show(
-        add_up(
+        arithmetic(
             _open(run, which, device, data_dir, every, given=given), plus or (), minus or (), base=base, arrays=arrays
         )
     )
@@ -152,12 +152,12 @@ def attribute(
     data_dir: DataDir = None,
 ) -> None:
     """Move images along the mean code with a class minus the mean code without it."""
-    from vaekit.latentspace import walk_attribute
+    from vaekit.verbs.attribute import attribute
 
     if not name:
         raise ConfigError("an attribute is what one class has and the others lack; name the class with --class")
     opened = _open(run, which, device, data_dir, every, given=given)
-    _show(walk_attribute(opened, name, images or (), steps=steps, reach=reach, arrays=arrays))
+    _show(attribute(opened, name, images or (), steps=steps, reach=reach, arrays=arrays))
 
 
 @app.command()
@@ -176,10 +176,10 @@ def neighbours(
     data_dir: DataDir = None,
 ) -> None:
     """The training images with the nearest codes."""
-    from vaekit.latentspace import find_neighbours
+    from vaekit.verbs.neighbours import neighbours
 
     opened = _open(run, which, device, data_dir, every, given=given)
-    found = find_neighbours(opened, images, count, standardised=standardised, arrays=arrays)
+    found = neighbours(opened, images, count, standardised=standardised, arrays=arrays)
     console.table("nearest training images, with distances", found.rows)
     _show(found.made)
 
@@ -202,7 +202,7 @@ def latents(
     data_dir: DataDir = None,
 ) -> None:
     """Statistics of each dimension, scatter, KL, histograms, correlation; or a folder of images as a table of codes."""
-    from vaekit.latentspace import analyse, encode_folder, headline
+    from vaekit.verbs.latents import encode_folder, headline, latents
 
     opened = _open(run, which, device, data_dir, every)
     if encode is not None:
@@ -210,7 +210,7 @@ def latents(
         return
     if table is not None:
         raise ConfigError(f"--table {table} needs images; name their folder with --encode")
-    use, made = analyse(opened, split=split, projection=projection, arrays=arrays)
+    use, made = latents(opened, split=split, projection=projection, arrays=arrays)
     console.table(f"{run} · step {opened.trained.step} · {len(use.means):,} {split} images", headline(use))
     _show(made)
 
@@ -218,8 +218,8 @@ def latents(
 def _open(
     run: Path, which: str, device: str, data_dir: str | None, every: bool = False, given: str | None = None
 ) -> OpenRun:
-    from vaekit.latentspace import open_run
-    from vaekit.sampling import MOST_IMAGES
+    from vaekit.trained.codes import MOST_IMAGES
+    from vaekit.trained.run import open_run
 
     return open_run(
         run, which=which, device=device, data_dir=data_dir, limit=None if every else MOST_IMAGES, given=given

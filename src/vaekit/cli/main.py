@@ -1,4 +1,4 @@
-"""`vaekit VERB …`: parse, call a function of `vaekit.runs`, print what it found."""
+"""`vaekit VERB …`: parse, call the function of `vaekit.verbs` that is called alike, print what it found."""
 
 from __future__ import annotations
 
@@ -32,14 +32,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-app.add_typer(data_commands.app, name="data")
-app.add_typer(latent_commands.app)
-app.add_typer(inference_commands.app)
-app.add_typer(compare_commands.app)
-quality_commands.register(app)
-ais_command.register(app)
-disentanglement_commands.register(app)
-selftest_command.register(app)
 
 
 @app.command()
@@ -55,8 +47,8 @@ def train(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a folder with unreadable images.")] = False,
 ) -> None:
     """Train RECIPE, with `section.key=value` overrides."""
-    from vaekit.parallel import asked_for
-    from vaekit.runs import train as train_run
+    from vaekit.processes import asked_for
+    from vaekit.verbs.train import train as train_run
 
     chosen = list(overrides or [])
     chosen += [f"training.device={device}"] if device else []
@@ -85,8 +77,9 @@ def evaluate(
 ) -> None:
     """ELBO, importance-weighted bound, bits/dim, mutual information, PSNR, SSIM, LPIPS, active units, a diagnosis."""
     from vaekit.evaluation.evaluate import headline
-    from vaekit.runs import evaluate as evaluate_run
-    from vaekit.runs import health, run_folder
+    from vaekit.trained.run import run_folder
+    from vaekit.verbs.evaluate import evaluate as evaluate_run
+    from vaekit.verbs.evaluate import health
 
     with console.Bar("evaluating") as bar:
         metrics = evaluate_run(
@@ -115,9 +108,9 @@ def evaluate(
 @app.command()
 def pictures(run: Run, which: Which = "best", device: Device = "auto", data_dir: DataDir = None) -> None:
     """Every standard picture of a run: reconstructions, prior samples, loss curves, the latent space."""
-    from vaekit.pictures import picture_run
+    from vaekit.verbs.pictures import pictures
 
-    for path in picture_run(run, which=which, device=device, data_dir=data_dir):
+    for path in pictures(run, which=which, device=device, data_dir=data_dir):
         console.say(str(path))
 
 
@@ -147,13 +140,48 @@ def doctor(
     data_dir: DataDir = None,
 ) -> None:
     """Before training: values against likelihood, shapes, memory, effective β; what to change."""
-    from vaekit.doctor import diagnose
-    from vaekit.runs import read_config
+    from vaekit.training.combinations import read_config
+    from vaekit.verbs.doctor import doctor as look
 
-    findings = diagnose(read_config(recipe, overrides or [], data_dir))
+    findings = look(read_config(recipe, overrides or [], data_dir))
     console.table(f"doctor: {recipe}", [(f"{f.verdict:<7} {f.topic}", f.text) for f in findings])
     if any(f.verdict == "problem" for f in findings):
         raise typer.Exit(2)
+
+
+# How `--help` lists them: in the order in which they are needed.
+ORDER = (
+    "train", "recipes", "doctor",
+    "evaluate", "quality", "ais", "disentanglement", "compare", "sweep", "compare-dae",
+    "pictures", "reconstruct", "sample", "interpolate", "traverse", "arithmetic", "attribute", "neighbours", "latents",
+    "anomalies", "selftest",
+)  # fmt: skip
+
+
+def _gather() -> None:
+    """Put the commands of all modules into one list, in ORDER."""
+    modules = (
+        ais_command,
+        compare_commands,
+        disentanglement_commands,
+        inference_commands,
+        latent_commands,
+        quality_commands,
+        selftest_command,
+    )
+    for module in modules:
+        app.registered_commands += module.app.registered_commands
+    app.registered_commands.sort(key=lambda command: ORDER.index(name_of(command)))
+    app.add_typer(data_commands.app, name="data")
+
+
+def name_of(command: typer.models.CommandInfo) -> str:
+    """What is typed for a command."""
+    assert command.callback is not None
+    return command.name or command.callback.__name__
+
+
+_gather()
 
 
 def run() -> None:

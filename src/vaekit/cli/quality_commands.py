@@ -13,11 +13,10 @@ from vaekit.cli.options import DataDir, Device, Run, Seed, Which
 HEADER = ("source", "Fréchet", "kernel ×1000", "precision", "recall", "density", "coverage")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(quality)
+app = typer.Typer(rich_markup_mode=None)
 
 
+@app.command()
 def quality(
     run: Run,
     count: Annotated[int, typer.Option("--count", "-n", min=16, help="Images of each source, at most.")] = 2000,
@@ -41,7 +40,7 @@ def quality(
 ) -> None:
     """Why samples look bad: real images, reconstructions and samples scored against test images in one table."""
     from vaekit.evaluation.health import diagnose
-    from vaekit.quality import quality as score_run
+    from vaekit.verbs.quality import quality as score_run
 
     found = score_run(
         run,

@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 HEADER = ("check", "figure", "limit", "verdict")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(selftest)
+app = typer.Typer(rich_markup_mode=None)
 
 
+@app.command()
 def selftest(
     only: Annotated[
         list[str] | None,

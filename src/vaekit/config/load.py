@@ -108,7 +108,7 @@ def recipe_path(name: str) -> Path:
 
 
 def _recipes() -> Path:
-    return Path(str(resources.files("vaekit.recipes")))
+    return Path(str(resources.files("vaekit.config.recipes")))
 
 
 def _find(recipe: str) -> Path:

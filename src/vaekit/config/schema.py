@@ -1,7 +1,7 @@
 """What a config may say: one frozen dataclass per section, units beside each field.
 
 The networks, posteriors, priors, likelihoods and objectives are `Part`s: a name in one of the tables of
-`vaekit.build` and the options of that class or function (its keyword-only parameters).
+`vaekit.models.build` and the options of that class or function (its keyword-only parameters).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """A value that changes with the global step; see `vaekit.schedules` for the shapes.
+    """A value that changes with the global step; see `vaekit.config.schedule_shapes` for the shapes.
 
     YAML may also write a plain number, or a list of (epoch, value) pairs, each held until the next.
     """

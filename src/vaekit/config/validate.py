@@ -40,9 +40,9 @@ def option_problems(
 ) -> tuple[dict[str, Any], list[Problem]]:
     """The options as `factory` wants them (lists made tuples where annotated so), and what is wrong with them.
 
-    Options are the keyword-only parameters of `factory`: those that may stand before a `*` are for `vaekit.build` to
-    fill in. `written_as` gives, for an annotation that no YAML can hold (a function of the step), the one that a config
-    has in its place. An option with a problem is not among the converted ones.
+    Options are the keyword-only parameters of `factory`: those that may stand before a `*` are for
+    `vaekit.models.build` to fill in. `written_as` gives, for an annotation that no YAML can hold (a function of the
+    step), the one that a config has in its place. An option with a problem is not among the converted ones.
 
     Example:
         >>> def trunk(shape, *, widths: tuple[int, ...] = (64,)): ...

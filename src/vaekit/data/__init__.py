@@ -4,7 +4,8 @@
 """
 
 from vaekit.data.batches import Batches, in_order
-from vaekit.data.dataset import Dataset, Splits, load_splits
+from vaekit.data.dataset import Dataset
 from vaekit.data.sources import SOURCES
+from vaekit.data.splits import Splits, load_splits
 
 __all__ = ["SOURCES", "Batches", "Dataset", "Splits", "in_order", "load_splits"]

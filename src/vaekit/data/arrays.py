@@ -17,7 +17,7 @@ from vaekit.data.images import Uint8Array, bytes_of_floats
 from vaekit.errors import DataError
 
 Array = np.ndarray[Any, Any]
-Batches = Any  # an iterable of images or of (images, labels); or one array; or a torch Dataset
+ImageBatches = Any  # an iterable of images or of (images, labels); or one array; or a torch Dataset
 PARTS = ("train", "validation", "test")
 AT_ONCE = 256  # images of a torch Dataset
 
@@ -29,7 +29,7 @@ class Gathered(NamedTuple):
     labels: Array | None
 
 
-def gather(batches: Batches, name: str = "the images") -> Gathered:
+def gather(batches: ImageBatches, name: str = "the images") -> Gathered:
     """All images of a loader, in an order of their own.
 
     Batches are images or (images, labels): (B, C, H, W) or (B, H, W), uint8 or floats in [0, 1]. They are sorted by
@@ -59,7 +59,7 @@ def gather(batches: Batches, name: str = "the images") -> Gathered:
     return _sorted(np.concatenate(images), np.concatenate(labels) if labels else None)
 
 
-def _batches(given: Batches) -> Iterator[Any]:
+def _batches(given: ImageBatches) -> Iterator[Any]:
     """What to go through: a torch Dataset gives single images, an array is one batch."""
     if isinstance(given, torch.utils.data.Dataset):
         yield from torch.utils.data.DataLoader(given, batch_size=AT_ONCE)

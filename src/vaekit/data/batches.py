@@ -10,7 +10,7 @@ from torch import Tensor
 from vaekit.data.counter import Stream, permutation
 from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError, DataError
-from vaekit.parallel import ALONE, World
+from vaekit.processes import ALONE, World
 
 RESIDENT_SHARE = 0.5  # of the free device memory: the rest is for the model
 

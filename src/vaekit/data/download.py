@@ -8,14 +8,14 @@ import hashlib
 import os
 import secrets
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vaekit.data.dataset import Progress
 from vaekit.errors import DataError, StorageError
 
 TIMEOUT = 30  # seconds without a byte
+Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
 
 
 class RemoteFile(NamedTuple):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vaekit.config.schema import DataConfig
 from vaekit.data.augment import augment, binarize, dequantize, fixed_noise, to_float
-from vaekit.noise import BlockNoise, RepeatedNoise
+from vaekit.densities.noise import BlockNoise, RepeatedNoise
 
 
 @dataclass(frozen=True)

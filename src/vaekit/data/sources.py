@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vaekit.config.schema import DataConfig
 from vaekit.data.arrays import arrays_file, read_arrays
-from vaekit.data.dataset import Dataset, Progress
-from vaekit.data.download import RemoteFile, check_archive, data_root, fetch, read_verified
+from vaekit.data.dataset import Dataset
+from vaekit.data.download import Progress, RemoteFile, check_archive, data_root, fetch, read_verified
 from vaekit.data.images import Target, Uint8Array, prepare
 from vaekit.data.sprites import SHAPES, SIDE, sprites
 from vaekit.data.store import Found, Skipped, Store, find_images, open_store, take_on_disk

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaekit.data.dataset import Progress
+from vaekit.data.download import Progress
 from vaekit.data.images import SUFFIXES, Target, Uint8Array, header, open_image, prepare
 from vaekit.errors import DataError, StorageError
 

@@ -15,11 +15,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from vaekit.densities.noise import IMAGES_PER_BLOCK, BlockNoise, derived_seed
 from vaekit.errors import ConfigError, NumericalError, is_out_of_memory
 from vaekit.evaluation.chunks import rows_at_once
 from vaekit.evaluation.hmc import EXTRA_NOISE, State, adapted, transition
-from vaekit.models import VAE, Model
-from vaekit.noise import IMAGES_PER_BLOCK, BlockNoise, derived_seed
+from vaekit.models.autoencoder import Model
+from vaekit.models.vae import VAE
 
 WARM_UP_CHAINS = 4
 SETTLING = 20  # trajectories at the start of the path before the warm-up climbs it

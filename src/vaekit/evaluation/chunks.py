@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vaekit.distributions import LatentDistribution
+from vaekit.densities.codes import LatentDistribution
+from vaekit.densities.noise import SAMPLES_PER_BLOCK
 from vaekit.errors import NumericalError, is_out_of_memory, one_line
-from vaekit.models import VAE
-from vaekit.noise import SAMPLES_PER_BLOCK
-from vaekit.trace import kl, log_weight
+from vaekit.models.trace import kl, log_weight
+from vaekit.models.vae import VAE
 
 # Images times samples decoded at once: large enough for the matrix kernels; on a CPU small enough for its caches
 ROWS = {"cpu": 4096, "cuda": 65536}

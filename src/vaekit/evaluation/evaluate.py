@@ -11,19 +11,20 @@ from typing import Any
 import numpy
 import torch
 
-from vaekit.conditionals import Likelihood
-from vaekit.data.batches import in_order
+from vaekit.data import passes
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels, content_of
+from vaekit.densities.noise import no_noise
 from vaekit.errors import DataError
-from vaekit.evaluation.codes import code_use
+from vaekit.evaluation.code_use import code_use
+from vaekit.evaluation.fidelity import SCALE_WEIGHTS, ms_ssim, ms_ssim_scales, psnr, ssim
 from vaekit.evaluation.information import information
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.evaluation.likelihood import Bounds, bounds
-from vaekit.evaluation.lpips import Lpips
-from vaekit.evaluation.quality import SCALE_WEIGHTS, ms_ssim, ms_ssim_scales, psnr, ssim
-from vaekit.models import VAE, Model, context_of
-from vaekit.noise import no_noise
+from vaekit.models.autoencoder import Model
+from vaekit.models.likelihoods import Likelihood
+from vaekit.models.vae import VAE
+from vaekit.networks.pretrained.lpips import Lpips
 
 Metrics = dict[str, Any]
 
@@ -139,11 +140,9 @@ def _reconstruction_metrics(
     scores = {"psnr_db": psnr, "ssim": ssim, "ms_ssim": ms_ssim} | ({"lpips": lpips.to(device)} if lpips else {})
     sums = dict.fromkeys((*scores, "distortion_nats", "distortion_without_code_nats"), 0.0)
     middle = model.p().mean if isinstance(model, VAE) and not model.classes else None  # once: a flow's takes long
-    for start, images in in_order(dataset, 250):
-        x = pixels.for_evaluation(images.to(device), start, seed)
-        context = context_of(model, dataset, start, len(x))
+    for _, images, x, context in passes.over(model, dataset, pixels, seed, batch=250):
         trace = model(x, 1, no_noise, context)
-        decoded, target = trace.px.mean[0].clamp(0, 1).float(), images.to(device).float() / 255
+        decoded, target = trace.px.mean[0].clamp(0, 1).float(), images.float() / 255
         decoded, target = content_of(decoded, content), content_of(target, content)  # padding is too easy to count
         for name, score in scores.items():
             sums[name] += float(score(decoded, target).double().sum())

@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from vaekit.checkpoint import storage_errors
+from vaekit.config.schedule_shapes import cosine, with_warmup
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import content_of
 from vaekit.data.store import cache_root
 from vaekit.errors import CheckpointError
-from vaekit.evaluation.inception import INCEPTION, Inception
-from vaekit.evaluation.weights import fill, find_weights, read_weights
-from vaekit.optimizer import AdamW, Update
-from vaekit.schedules import cosine, with_warmup
+from vaekit.files import storage_errors
+from vaekit.networks.pretrained.inception import INCEPTION, Inception
+from vaekit.networks.pretrained.weights import fill, find_weights, read_weights
+from vaekit.training.optimizer import AdamW, Update
 
 FEATURES = 64  # few enough that 2,000 images pin down a covariance
 SEED = 0  # fixed: every run on the same data is scored by the same proxy

@@ -13,10 +13,11 @@ import torch
 
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
-from vaekit.evaluation.codes import code_use
+from vaekit.evaluation.code_use import code_use
 from vaekit.evaluation.evaluate import Metrics
 from vaekit.evaluation.latents import latent_use
-from vaekit.models import VAE, Model
+from vaekit.models.autoencoder import Model
+from vaekit.models.vae import VAE
 
 UNUSED_SHARE = 0.5  # of the dimensions
 FEW_CODES = 0.25  # of the codebook's rows, or of the choices where they are fewer

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaekit.data.batches import in_order
+from vaekit.data import passes
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
-from vaekit.distributions import LOG_2PI, DiagonalNormal, LatentDistribution
-from vaekit.models import VAE, context_of
-from vaekit.noise import BlockNoise
+from vaekit.densities.codes import LOG_2PI, DiagonalNormal, LatentDistribution
+from vaekit.densities.noise import BlockNoise
+from vaekit.models.vae import VAE
 
 MOST_IMAGES = 10_000  # in the mixture q(z)
 MOST_TERMS = 2 * 10**8  # exponentials: codes times images times (dimensions + 4), about two seconds on one core
@@ -100,9 +100,8 @@ def information(
         return None
     device = next(model.parameters()).device
     parts: list[tuple[Tensor, ...]] = []
-    for start, images in in_order(dataset, batch):
-        x = pixels.for_evaluation(images.to(device), start, seed)
-        q = model.q(x, context_of(model, dataset, start, len(x)))
+    for start, _, x, context in passes.over(model, dataset, pixels, seed, batch=batch):
+        q = model.q(x, context)
         if not isinstance(q, DiagonalNormal):
             return None
         noise = BlockNoise(seed, start)(0, torch.Size((1, *q.batch_shape, *q.noise_shape)), x)[0]

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaekit.data.batches import in_order
+from vaekit.data import passes
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
-from vaekit.distributions import kl_of, kl_per_dim_of
-from vaekit.models import VAE, Model, context_of
-from vaekit.noise import BlockNoise
+from vaekit.densities.codes import kl_of, kl_per_dim_of
+from vaekit.densities.noise import BlockNoise
+from vaekit.models.autoencoder import Model
+from vaekit.models.vae import VAE
 
 ACTIVE_VARIANCE = 0.01  # of the posterior mean over the data; Burda et al. 2016, arXiv:1509.00519
 
@@ -154,12 +155,10 @@ class LatentUse:
 @torch.no_grad()
 def latent_use(model: Model, dataset: Dataset, pixels: Pixels, seed: int, *, batch: int = 500) -> LatentUse:
     """Moments, KL and activity of each dimension over a data set, every image once."""
-    device = next(model.parameters()).device
     moments, means, rate = StreamedMoments(), [], 0.0
     costs = variances = torch.zeros(0, dtype=torch.float64)
-    for start, images in in_order(dataset, batch):
-        x = pixels.for_evaluation(images.to(device), start, seed)
-        mean, variance, kl, spent = _described(model, x, context_of(model, dataset, start, len(x)), seed, start)
+    for start, _, x, context in passes.over(model, dataset, pixels, seed, batch=batch):
+        mean, variance, kl, spent = _described(model, x, context, seed, start)
         moments.add(mean)
         means.append(mean)
         costs = kl.sum(0) if start == 0 else costs + kl.sum(0)

@@ -13,12 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vaekit.data.batches import in_order
+from vaekit.data import passes
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
+from vaekit.densities.noise import IMAGES_PER_BLOCK, BlockNoise, Noise, RepeatedNoise
 from vaekit.evaluation.chunks import PAIRS_TO_COMPILE, Chunks, Given, rows_at_once
-from vaekit.models import VAE, context_of
-from vaekit.noise import IMAGES_PER_BLOCK, BlockNoise, Noise, RepeatedNoise
+from vaekit.models.vae import VAE
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,7 @@ def bounds(
     chunks = Chunks(model, rows or rows_at_once(model, device), compiled, say)
     batch = min(IMAGES_PER_BLOCK, chunks.rows) if samples > 1 else min(len(dataset), chunks.rows)
     results: list[tuple[Tensor, ...]] = []
-    for start, images in in_order(dataset, batch):
-        x = pixels.for_evaluation(images.to(device), start, seed)
-        context = context_of(model, dataset, start, len(x))
+    for start, _, x, context in passes.over(model, dataset, pixels, seed, batch=batch):
         results.append(bounds_of_batch(chunks, x, samples, partial(BlockNoise, seed, start), context))
         progress((start + len(x)) / len(dataset))
     elbo, distortion, rate, importance, effective = (torch.cat(c).cpu() for c in zip(*results, strict=True))

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaekit.checkpoint import write_text_atomically
 from vaekit.evaluation.evaluate import Evaluation, Metrics
-from vaekit.evaluation.score import Score
+from vaekit.evaluation.sets import SetScore
+from vaekit.files import write_text_atomically
 
 QUALITY = ("quality_", "inception_", "proxy_", "random_")  # how the metrics of `write_quality` begin
 ANNEALING = ("ais_",)  # and those of `write_annealing`
@@ -61,10 +61,10 @@ def _write_metrics(run: Path, metrics: Metrics) -> Path:
     return path
 
 
-def write_quality(run: Path, rows: Sequence[Score], metrics: Metrics) -> Path:
+def write_quality(run: Path, rows: Sequence[SetScore], metrics: Metrics) -> Path:
     """Write reports/quality.csv, and put `metrics` beside the others in metrics.json; returns the table's path."""
     path = run / "reports" / "quality.csv"
-    write_text_atomically(path, csv_text([Score._fields, *rows]))
+    write_text_atomically(path, csv_text([SetScore._fields, *rows]))
     others = {key: value for key, value in read_metrics(run).items() if not key.startswith(QUALITY)}
     _write_metrics(run, {**others, **metrics})
     return path

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
 from vaekit.config.schema import Count, Positive, Share
+from vaekit.models.trace import Latent, Objective, Trace, distortion
 from vaekit.objectives.evidence import rate
 from vaekit.objectives.learned import Learned
 from vaekit.objectives.matching import prior_draws
 from vaekit.objectives.needs import Facts, Needs
-from vaekit.schedules import Schedule, ScheduleValue, as_schedule
-from vaekit.trace import Latent, Objective, Trace, distortion
 
 SLOPE = 0.2  # of the leaky rectifiers, below 0
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaekit.distributions import LatentDistribution
+from vaekit.densities.codes import LatentDistribution
 
 Sampling = Literal["weighted", "stratified"]
 

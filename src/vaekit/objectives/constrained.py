@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
 from vaekit.config.schema import Positive, Share
+from vaekit.models.trace import Objective, Trace, distortion
 from vaekit.objectives.evidence import rate
 from vaekit.objectives.learned import Learned
 from vaekit.objectives.needs import Needs
-from vaekit.schedules import Schedule, ScheduleValue, as_schedule
-from vaekit.trace import Objective, Trace, distortion
 
 
 class Capacity:
@@ -36,8 +36,8 @@ def capacity(*, gamma: ScheduleValue = 100.0, nats: ScheduleValue = 25.0) -> Obj
 
     Example:
         >>> import torch
-        >>> from vaekit.build import vae
-        >>> from vaekit.trace import terms
+        >>> from vaekit.models.build import vae
+        >>> from vaekit.models.trace import terms
         >>> trace = vae((1, 8, 8))(torch.rand(4, 1, 8, 8).round())
         >>> found = terms(trace)
         >>> loss = capacity(nats=float(found["rate"]))(trace, torch.tensor(0))
@@ -115,7 +115,7 @@ def geco(
 
     Example:
         >>> import torch
-        >>> from vaekit.build import vae
+        >>> from vaekit.models.build import vae
         >>> trace = vae((1, 8, 8))(torch.rand(4, 1, 8, 8).round())
         >>> bool(geco(tolerance=0.1)(trace, torch.tensor(0)) > geco(tolerance=0.2)(trace, torch.tensor(0)))
         True

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
 from vaekit.config.schema import NotNegative
 from vaekit.errors import ConfigError
+from vaekit.models.trace import Latent, Objective, Trace, distortion, kl, kl_per_dim, log_q
 from vaekit.objectives.needs import NOTHING, Needs
-from vaekit.schedules import Schedule, ScheduleValue, as_schedule
-from vaekit.trace import Latent, Objective, Trace, distortion, kl, kl_per_dim, log_q
 
 Rate = Callable[[Latent], Tensor]  # nats per example, mean over the batch
 
@@ -88,7 +88,7 @@ def elbo(
 
     Example:
         >>> import torch
-        >>> from vaekit.build import vae
+        >>> from vaekit.models.build import vae
         >>> trace = vae((1, 8, 8))(torch.rand(4, 1, 8, 8).round())
         >>> elbo(beta=4)(trace, torch.tensor(0)) > elbo()(trace, torch.tensor(0))
         tensor(True)

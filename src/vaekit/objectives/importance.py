@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
 from vaekit.config.schema import Count
+from vaekit.models.trace import Latent, Objective, Trace, log_weight
 from vaekit.objectives.evidence import log_q_stopped
 from vaekit.objectives.needs import Needs
-from vaekit.schedules import Schedule, ScheduleValue, as_schedule
-from vaekit.trace import Latent, Objective, Trace, log_weight
 
 
 class Importance:
@@ -88,8 +88,8 @@ def iwae(
 
     Example:
         >>> import torch
-        >>> from vaekit.build import vae
-        >>> from vaekit.trace import log_weight
+        >>> from vaekit.models.build import vae
+        >>> from vaekit.models.trace import log_weight
         >>> trace = vae((1, 8, 8))(torch.rand(4, 1, 8, 8).round(), samples=9)
         >>> bool(iwae()(trace, torch.tensor(0)) < -log_weight(trace).mean())
         True

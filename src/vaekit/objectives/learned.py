@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from vaekit.models.trace import Objective, Trace, distortion
 from vaekit.objectives.evidence import rate
 from vaekit.objectives.needs import Needs
-from vaekit.trace import Objective, Trace, distortion
 
 OWN_LOSS = "own_loss"  # the name under which it is logged
 

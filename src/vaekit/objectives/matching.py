@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
 from vaekit.config.schema import Positive
+from vaekit.models.trace import Latent, Objective, Trace, distortion
 from vaekit.objectives.evidence import rate
 from vaekit.objectives.needs import Needs
-from vaekit.schedules import Schedule, ScheduleValue, as_schedule
-from vaekit.trace import Latent, Objective, Trace, distortion
 
 Kernel = Callable[[Tensor, float], Tensor]  # (squared distances, squared bandwidth) -> similarities in (0, 1]
 

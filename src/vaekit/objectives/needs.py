@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vaekit.trace import Objective
+from vaekit.models.trace import Objective
 
 
 class Needs(NamedTuple):

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vaekit.distributions import LatentDistribution
+from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
+from vaekit.densities.codes import LatentDistribution
+from vaekit.models.trace import Latent, Objective, Trace, distortion, log_q
 from vaekit.objectives.aggregate import Sampling, log_aggregate
 from vaekit.objectives.needs import Facts, Needs
-from vaekit.schedules import Schedule, ScheduleValue, as_schedule
-from vaekit.trace import Latent, Objective, Trace, distortion, log_q
 
 
 class RateParts(NamedTuple):

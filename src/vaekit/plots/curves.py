@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vaekit.checkpoint import storage_errors
+from vaekit.files import storage_errors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from vaekit import build
-from vaekit.build import vae
 from vaekit.config.schema import Part
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
+from vaekit.densities.noise import BlockNoise, Noise
 from vaekit.evaluation.chunks import Chunks
 from vaekit.evaluation.likelihood import Bounds, bounds, bounds_of_batch, bounds_of_each
-from vaekit.models import VAE
-from vaekit.noise import BlockNoise, Noise
+from vaekit.models import build
+from vaekit.models.build import vae
+from vaekit.models.trace import log_weight, terms
+from vaekit.models.vae import VAE
 from vaekit.selftest.figure import NotHere, refuse_without_float64
 from vaekit.selftest.linear_gaussian import LATENT_DIM, SHAPE, gap_after_training, linear_vae, sigma_points
-from vaekit.trace import log_weight, terms
 from vaekit.training.device import available_devices
 
 SPOIL = 0.4  # of the posterior, whose ELBO then lies about 1 nat below log p(x)

@@ -9,15 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaekit import build
-from vaekit.build import vae
 from vaekit.config.schema import Part
-from vaekit.distributions import DiagonalNormal, LatentDistribution, kl_of
-from vaekit.models import VAE
-from vaekit.priors import Vamp
+from vaekit.densities.codes import DiagonalNormal, LatentDistribution, kl_of
+from vaekit.models import build
+from vaekit.models.build import vae
+from vaekit.models.priors import Vamp
+from vaekit.models.trace import Latent, log_q
+from vaekit.models.vae import VAE
 from vaekit.selftest.figure import refuse_without_float64
 from vaekit.selftest.likelihoods import Constant
-from vaekit.trace import Latent, log_q
 
 SETTINGS, DIMS, SHAPE = 30, 2, (1, 2, 2)
 CLASSES, COMPONENTS = 3, 4

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from vaekit.build import vae
-from vaekit.checkpoint import Checkpoint, load_checkpoint, load_weights, pointed, save_checkpoint
 from vaekit.config.schema import Part
-from vaekit.noise import BlockNoise
-from vaekit.trace import terms
+from vaekit.densities.noise import BlockNoise
+from vaekit.models.build import vae
+from vaekit.models.trace import terms
+from vaekit.training.checkpoint import Checkpoint, load_checkpoint, load_weights, pointed, save_checkpoint
 
 # Everything that has a state or a schedule is on, and saving, validating and logging fall on different steps
 COMMAND = (

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vaekit.build import vae
-from vaekit.conditionals import set_precision
 from vaekit.config.schema import Part
 from vaekit.data.dataset import Dataset, Factors
 from vaekit.data.pixels import Pixels
 from vaekit.evaluation.ais import Annealing, annealed
 from vaekit.evaluation.disentanglement import Disentanglement, score_codes
 from vaekit.evaluation.likelihood import bounds
+from vaekit.models.build import vae
+from vaekit.models.likelihoods import set_precision
 from vaekit.selftest.figure import refuse_without_float64
 from vaekit.selftest.linear_gaussian import SHAPE, linear_vae
 

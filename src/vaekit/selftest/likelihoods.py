@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vaekit import build
-from vaekit.conditionals import Likelihood
-from vaekit.distributions import ImageDistribution
+from vaekit.densities.images import ImageDistribution
+from vaekit.models import build
+from vaekit.models.likelihoods import Likelihood
 from vaekit.selftest.figure import refuse_without_float64
 
 BITS = (1, 5, 8)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from vaekit.build import vae
+from vaekit.config.schedule_shapes import cosine
 from vaekit.config.schema import Part
-from vaekit.models import VAE
+from vaekit.models.build import vae
+from vaekit.models.vae import VAE
 from vaekit.objectives import elbo
-from vaekit.optimizer import Adam, Update
-from vaekit.schedules import cosine
+from vaekit.training.optimizer import Adam, Update
 
 SHAPE, LATENT_DIM, SIGMA = (1, 3, 4), 3, 0.2
 COLUMNS = (0.9, 0.5, 0.1)  # lengths of the decoder's columns: the last one barely stands out of the noise

@@ -7,21 +7,21 @@ import math
 import torch
 from torch import Tensor
 
-from vaekit import build
-from vaekit.build import build_objective, vae
+from vaekit.config.schedule_shapes import constant
 from vaekit.config.schema import Part, TrainingConfig
-from vaekit.distributions import DiagonalNormal
-from vaekit.models import VAE
-from vaekit.noise import no_noise
+from vaekit.densities.codes import DiagonalNormal
+from vaekit.densities.noise import no_noise
+from vaekit.models.build import vae
+from vaekit.models.trace import Objective, terms
+from vaekit.models.vae import VAE
 from vaekit.objectives import Facts, Learned, iwae, needs_of
 from vaekit.objectives.aggregate import log_aggregate
-from vaekit.optimizer import build_optimizer
-from vaekit.schedules import constant
+from vaekit.objectives.build import OBJECTIVES, build_objective
 from vaekit.selftest.figure import refuse_without_float64
 from vaekit.selftest.linear_gaussian import SHAPE, linear_vae
-from vaekit.trace import Objective, terms
 from vaekit.training.ema import Ema
-from vaekit.training.own import Own
+from vaekit.training.objective_weights import ObjectiveWeights
+from vaekit.training.optimizer import build_optimizer
 from vaekit.training.step import Counters, TrainStep, forward_of
 
 SPOIL = 0.3
@@ -47,7 +47,7 @@ def change_by_duplication(device: torch.device) -> float:
     """Largest relative change of an objective or a term when each image is there twice; coupled objectives excepted."""
     model, x = _model(device)
     step, worst = torch.tensor(0), 0.0
-    for kind in build.OBJECTIVES:
+    for kind in OBJECTIVES:
         objective = _objective(kind, x)
         if needs_of(objective).coupled:
             continue
@@ -102,7 +102,7 @@ def bias_of_stratified_sampling(device: torch.device) -> float:
 def weights_that_the_other_touched(device: torch.device) -> float:
     """How many weights of one network get a gradient of the other's loss, or change in a step of the other alone."""
     touched = 0
-    for kind in build.OBJECTIVES:
+    for kind in OBJECTIVES:
         for of_model, of_own in ((0.0, 1e-2), (1e-2, 0.0)):  # learning rates
             model, x = _model(device)
             objective = _objective(kind, x)
@@ -125,5 +125,5 @@ def _step(model: VAE, objective: Learned, rate: float, device: torch.device) -> 
         Ema(model, None),
         constant(rate),
         Counters(device),
-        own=Own(objective, device),
+        own=ObjectiveWeights(objective, device),
     )

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from vaekit.errors import ConfigError
-from vaekit.models import Model
-from vaekit.parallel import ALONE, World
+from vaekit.models.autoencoder import Model
+from vaekit.processes import ALONE, World
 
 
 def choose_device(name: str, world: World = ALONE) -> torch.device:

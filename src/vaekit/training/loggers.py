@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from vaekit.checkpoint import storage_errors, write_text_atomically
 from vaekit.config.schema import Config, LoggingConfig
 from vaekit.errors import ConfigError
+from vaekit.files import storage_errors, write_text_atomically
 
 Row = Mapping[str, Any]  # step, epoch, split, then numbers in nats per example
 Pictures = Callable[[], Mapping[str, Tensor]]  # name -> (N, C, H, W) in [0, 1], computed only where somebody looks

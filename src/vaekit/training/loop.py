@@ -5,29 +5,30 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vaekit.build import build_learning_rate, build_model, build_objective
-from vaekit.checkpoint import Checkpoint, load_weights, point, prune, save_checkpoint
-from vaekit.conditionals import set_precision
+from vaekit.config.schedules import build_learning_rate
 from vaekit.config.schema import Config
 from vaekit.data.batches import Batches
-from vaekit.data.dataset import Splits
+from vaekit.data.dataset import Dataset
 from vaekit.data.feed import Feed
 from vaekit.data.pixels import Pixels
-from vaekit.distributions import refusal
+from vaekit.data.splits import Splits
+from vaekit.densities.images import refusal
+from vaekit.densities.noise import derived_seed
 from vaekit.errors import DataError, NumericalError
-from vaekit.evaluation.health import Watch
-from vaekit.noise import derived_seed
+from vaekit.models.autoencoder import Model
+from vaekit.models.build import build_model
+from vaekit.models.likelihoods import set_precision
+from vaekit.objectives.build import build_objective
 from vaekit.objectives.learned import selection_of
 from vaekit.objectives.needs import Facts, needs_of
-from vaekit.optimizer import build_optimizer
-from vaekit.parallel import ALONE, World
+from vaekit.processes import ALONE, World
 from vaekit.training.acceleration import (
     Captured,
     Choices,
@@ -36,6 +37,7 @@ from vaekit.training.acceleration import (
     worth_capturing,
     worth_compiling,
 )
+from vaekit.training.checkpoint import Checkpoint, load_weights, point, prune, save_checkpoint
 from vaekit.training.device import (
     choose_device,
     choose_threads,
@@ -47,13 +49,21 @@ from vaekit.training.device import (
 from vaekit.training.ema import Ema
 from vaekit.training.interrupts import Interrupted, stop_signals
 from vaekit.training.loggers import Logger, write_history
-from vaekit.training.own import Own
+from vaekit.training.objective_weights import ObjectiveWeights
+from vaekit.training.optimizer import build_optimizer
 from vaekit.training.state import Progress, snapshot
 from vaekit.training.step import Counters, TrainStep, forward_of
 from vaekit.training.validation import adopt, calibrate, pictures_of, validate
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SKIPPED_ROW_LIMIT = 10
+# (averaged model, validation set, pixels, seed, history, first loss) -> sentences for the log
+Observe = Callable[[Model, Dataset, Pixels, int, Sequence[Mapping[str, Any]], float | None], Sequence[str]]
+
+
+def nothing(*validated: Any) -> Sequence[str]:
+    """No sentence, whatever was measured."""
+    return ()
 
 
 class Trainer:
@@ -67,8 +77,9 @@ class Trainer:
         logger: Logger,
         written: Mapping[str, Any] | None = None,
         world: World = ALONE,
+        observe: Observe = nothing,
     ) -> None:
-        """`written` is the config as plain values, for the checkpoints."""
+        """`written` is the config as plain values, for the checkpoints; `observe` has its say after each validation."""
         training = config.training
         self.config, self.splits, self.run, self.logger = config, splits, run, logger
         self.written, self.world = written or {}, world
@@ -89,12 +100,12 @@ class Trainer:
         pixels = splits.train.images[0].numel()
         facts = Facts(len(splits.train), config.model.latent_dim)
         self.objective = build_objective(config.objective, self.steps_per_epoch, pixels, facts)
-        self.own = Own(self.objective.objective, self.device)
+        self.own = ObjectiveWeights(self.objective.objective, self.device)
         self.optimizer = build_optimizer(self.model, training)
         self.counters = Counters(self.device)
         self.progress = Progress()
         self.choices: Choices | None = None
-        self.watch = Watch()
+        self.observe = observe
         self._assemble()
         if world.rank:  # the same weights in each process, but noise of its own
             torch.manual_seed(derived_seed(training.seed, "process", world.rank))
@@ -161,7 +172,7 @@ class Trainer:
     def _calibrate(self) -> None:
         if not self.world.leads:
             return  # what it writes is read in validation and evaluation alone
-        calibrate(self.ema.model, self.splits.train, self.pixels, self.device, self.config.training.seed)
+        calibrate(self.ema.model, self.splits.train, self.pixels, self.config.training.seed)
 
     # The loop
 
@@ -303,7 +314,7 @@ class Trainer:
         count = self.config.logging.images
         self.logger.validated(row, lambda: pictures_of(self.ema.model, dataset, self.pixels, self.device, count, seed))
         progress = self.progress
-        for news in self.watch.news(self.ema.model, dataset, self.pixels, seed, progress.history, progress.first_loss):
+        for news in self.observe(self.ema.model, dataset, self.pixels, seed, progress.history, progress.first_loss):
             self.logger.message(news)
         return self._judge(step, values["selection"])
 

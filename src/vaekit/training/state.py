@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from vaekit.checkpoint import Checkpoint, load_weights, point, prune, saved_steps
+from vaekit.config.schema import Config
+from vaekit.data.splits import Splits
+from vaekit.densities.noise import derived_seed
 from vaekit.errors import CheckpointError
-from vaekit.noise import derived_seed
+from vaekit.models.autoencoder import Model
+from vaekit.processes import World
 from vaekit.training.acceleration import Choices
+from vaekit.training.checkpoint import Checkpoint, load_weights, point, prune, saved_steps
 from vaekit.training.device import environment, generator_states, set_generator_states
+from vaekit.training.ema import Ema
 from vaekit.training.loggers import write_history
-
-if TYPE_CHECKING:
-    from vaekit.training.loop import Trainer
+from vaekit.training.objective_weights import ObjectiveWeights
+from vaekit.training.optimizer import Optimizer
+from vaekit.training.step import Counters
 
 
 @dataclass
@@ -31,7 +38,31 @@ class Progress:
     finished: bool = False
 
 
-def snapshot(trainer: Trainer) -> Checkpoint:
+class Resumable(Protocol):
+    """What is asked of a trainer whose run is saved and gone on with."""
+
+    config: Config
+    written: Mapping[str, Any]
+    splits: Splits
+    run: Path
+    world: World
+    device: torch.device
+    model: Model
+    ema: Ema
+    optimizer: Optimizer
+    own: ObjectiveWeights
+    counters: Counters
+    progress: Progress
+    choices: Choices | None
+    steps_per_epoch: int
+    total_steps: int
+
+    def choices_now(self) -> Choices: ...
+
+    def out_of_patience(self) -> bool: ...
+
+
+def snapshot(trainer: Resumable) -> Checkpoint:
     """Everything a run needs to go on as if it had never stopped. Every process of the run must call it."""
     return Checkpoint(
         int(trainer.counters.step),
@@ -56,7 +87,7 @@ def snapshot(trainer: Trainer) -> Checkpoint:
     )
 
 
-def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
+def restore(trainer: Resumable, checkpoint: Checkpoint) -> None:
     """Let a trainer go on from a checkpoint of its own run."""
     saved = checkpoint.state["data"].get("fingerprint")
     if saved != trainer.splits.facts.get("fingerprint"):
@@ -79,7 +110,7 @@ def restore(trainer: Trainer, checkpoint: Checkpoint) -> None:
         _forget_the_future(trainer)
 
 
-def _forget_the_future(trainer: Trainer) -> None:
+def _forget_the_future(trainer: Resumable) -> None:
     """What was written after the checkpoint belongs to a past that is about to be repeated."""
     best = trainer.progress.best_step
     if best is not None and best in saved_steps(trainer.run):
@@ -88,7 +119,7 @@ def _forget_the_future(trainer: Trainer) -> None:
     prune(trainer.run, trainer.config.training.keep)
 
 
-def _random(trainer: Trainer) -> dict[str, Tensor]:
+def _random(trainer: Resumable) -> dict[str, Tensor]:
     """The states of the generators of every process: `random/cpu`, and for process 1 `random/1/cpu`, and so on."""
     states: dict[str, Tensor] = {}
     for kind, own in zip(("cpu", "cuda"), generator_states(trainer.device), strict=False):
@@ -101,7 +132,7 @@ def _name(kind: str, rank: int) -> str:
     return f"random/{rank}/{kind}" if rank else f"random/{kind}"
 
 
-def _set_random(trainer: Trainer, tensors: dict[str, Tensor], step: int) -> None:
+def _set_random(trainer: Resumable, tensors: dict[str, Tensor], step: int) -> None:
     """This process's generators as they were saved; a process that was not there begins a stream of its own."""
     rank = trainer.world.rank
     if _name("cpu", rank) not in tensors:

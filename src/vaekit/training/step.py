@@ -13,16 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vaekit.config.schedule_shapes import Schedule
 from vaekit.errors import NumericalError, is_out_of_memory, one_line
+from vaekit.models.trace import Objective, terms
 from vaekit.objectives.learned import with_own
 from vaekit.objectives.needs import needs_of
-from vaekit.optimizer import Optimizer, Update
-from vaekit.parallel import ALONE, World
-from vaekit.schedules import Schedule
-from vaekit.trace import Objective, terms
+from vaekit.processes import ALONE, World
 from vaekit.training.device import capturing, generator_states, set_generator_states
 from vaekit.training.ema import Ema
-from vaekit.training.own import Own
+from vaekit.training.objective_weights import ObjectiveWeights
+from vaekit.training.optimizer import Optimizer, Update
 
 Forward = Callable[..., tuple[Tensor, dict[str, Tensor]]]  # (*inputs, step) -> (loss, terms)
 # (arguments of `forward`, factor) -> (loss, terms); adds the gradients of factor * loss to the weights
@@ -146,7 +146,7 @@ class TrainStep:
         say: Callable[[str], None] = lambda text: None,
         world: World = ALONE,
         batch: int | None = None,
-        own: Own | None = None,
+        own: ObjectiveWeights | None = None,
         coupled: bool = False,
     ) -> None:
         """`guard`: skip updates whose loss or gradient norm is not finite; fp16 losses need it.

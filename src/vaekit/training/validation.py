@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from vaekit.data.batches import in_order
+from vaekit.data import passes
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
+from vaekit.densities.noise import BlockNoise, derived_seed, no_noise
 from vaekit.errors import DataError
-from vaekit.models import VAE, Model, context_of
-from vaekit.noise import BlockNoise, derived_seed, no_noise
+from vaekit.models.autoencoder import Model
+from vaekit.models.trace import Objective, terms
+from vaekit.models.vae import VAE
 from vaekit.objectives.learned import selection_of, with_own
 from vaekit.objectives.needs import needs_of
-from vaekit.trace import Objective, terms
 from vaekit.training.device import seeded
 
 VALIDATION_BATCH = 500
@@ -41,9 +40,7 @@ def validate(
     totals: dict[str, Tensor] = {}
     needs = needs_of(objective)
     batch = VALIDATION_BATCH if needs.coupled else max(1, VALIDATION_BATCH // samples)
-    for start, images in in_order(dataset, batch):
-        x = pixels.for_evaluation(images.to(device), start, seed)
-        context = context_of(model, dataset, start, len(x))
+    for start, _, x, context in passes.over(model, dataset, pixels, seed, batch=batch):
         trace = model(x, samples, BlockNoise(seed, start), context, stopped=needs.stopped)
         drawing = derived_seed(seed, "objective", start)  # what an objective draws: prior samples, a shuffle
         with seeded(device, drawing):
@@ -57,17 +54,10 @@ def validate(
 
 
 @torch.no_grad()
-def calibrate(model: Model, train: Dataset, pixels: Pixels, device: torch.device, seed: int) -> None:
+def calibrate(model: Model, train: Dataset, pixels: Pixels, seed: int) -> None:
     """Let the likelihood fix what it estimates from the training set (the optimal scale)."""
-
     some = train.subset(torch.arange(min(len(train), CALIBRATION_IMAGES)))
-
-    def batches() -> Iterator[tuple[Tensor, Tensor | None]]:
-        for start, images in in_order(some, 500):
-            x = pixels.for_evaluation(images.to(device), start, seed)
-            yield x, context_of(model, some, start, len(x))
-
-    model.calibrate(batches())
+    model.calibrate((x, context) for _, _, x, context in passes.over(model, some, pixels, seed))
 
 
 def adopt(model: Model, train: Dataset, pixels: Pixels, seed: int) -> None:
@@ -99,7 +89,7 @@ def pictures_of(
         return {}
     images = dataset.images[:count].to(device)
     x = pixels.for_evaluation(images, 0, seed)
-    context = context_of(model, dataset, 0, len(x))
+    context = passes.context_of(model, dataset, 0, len(x))
     decoded = model(x, 1, no_noise, context).px.mean[0]
     shown = {"reconstructions": torch.cat([x, decoded]).clamp(0, 1).cpu()}
     if isinstance(model, VAE):

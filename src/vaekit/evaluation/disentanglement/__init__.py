@@ -7,13 +7,13 @@ from vaekit.evaluation.disentanglement.importance import Dci, dci
 from vaekit.evaluation.disentanglement.information import entropies, mig, modularity, mutual_information, sap, sap_limit
 from vaekit.evaluation.disentanglement.interventions import beta_vae_score, factor_vae_score
 from vaekit.evaluation.disentanglement.labelled import Labelled, labelled
-from vaekit.evaluation.disentanglement.scores import Disentanglement, Score, score_codes, score_representation
+from vaekit.evaluation.disentanglement.scores import Disentanglement, FactorScore, score_codes, score_representation
 
 __all__ = [
     "Dci",
     "Disentanglement",
+    "FactorScore",
     "Labelled",
-    "Score",
     "beta_vae_score",
     "dci",
     "entropies",

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaekit.densities.noise import derived_seed
 from vaekit.evaluation.disentanglement.labelled import Labelled
-from vaekit.noise import derived_seed
 
 Array = np.ndarray[Any, Any]
 TREES = 10

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaekit.densities.noise import derived_seed
 from vaekit.evaluation.disentanglement.labelled import Labelled, varying_dims
-from vaekit.noise import derived_seed
 
 Array = np.ndarray[Any, Any]
 VOTES = 800  # groups to learn from, and as many to be tested on

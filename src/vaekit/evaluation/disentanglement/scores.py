@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 Representation = Callable[[Tensor], Array]  # images (N, C, H, W), as they are given → codes (N, D)
 
 
-class Score(NamedTuple):
+class FactorScore(NamedTuple):
     """A number, what codes that know nothing get, and what perfect ones get."""
 
     name: str
@@ -32,7 +32,7 @@ class Score(NamedTuple):
 class Disentanglement:
     """The scores that the factors allow, and the mutual information of every dimension with every factor."""
 
-    scores: tuple[Score, ...]
+    scores: tuple[FactorScore, ...]
     information: Array  # (D, F), nats
     entropies: Array  # (F,), nats: the most that `information` can be
     factors: tuple[str, ...]
@@ -69,7 +69,7 @@ def score_codes(codes: Any, factors: Factors, seed: int = 0) -> Disentanglement:
         ("beta_vae", beta_vae_score(data, seed), 1 / count, 1.0),
         ("modularity", modularity(data), 0.0, 1.0),
     )
-    scores = tuple(Score(name, value, chance, best) for name, value, chance, best in rows if value is not None)
+    scores = tuple(FactorScore(name, value, chance, best) for name, value, chance, best in rows if value is not None)
     absent = [name for name, value, _, _ in rows if value is None]
     why = "one factor" if count == 1 else "one dimension"
     notes = data.notes + ((f"left out, for {why} leaves nothing to say: {', '.join(absent)}",) if absent else ())

@@ -1,0 +1,1 @@
+"""True densities and masses, of codes and of images."""

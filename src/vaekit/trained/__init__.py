@@ -1,0 +1,1 @@
+"""An opened run: its model, codes, samplers and one's own images."""

@@ -1,0 +1,196 @@
+"""A trained model for other programs: ordinary images in, codes or ordinary images out, as the run itself saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaekit.config.schema import Config
+from vaekit.data import passes
+from vaekit.data.dataset import Dataset
+from vaekit.data.images import bytes_of_floats, open_image, pad_to, to_shape
+from vaekit.data.pixels import Pixels, content_of
+from vaekit.densities.noise import BlockNoise, no_noise
+from vaekit.errors import ConfigError, DataError, suggest
+from vaekit.models.autoencoder import Model
+from vaekit.models.build import build_model
+from vaekit.models.vae import VAE
+from vaekit.training.checkpoint import Checkpoint, load_checkpoint, load_weights, locate
+from vaekit.training.device import choose_device, place
+
+Array = np.ndarray[Any, Any]
+ImageLike = Any  # a path, a PIL image, or an array (H, W), (H, W, C) of uint8 or of floats in [0, 1]
+BATCH = 256
+
+
+class Trained:
+    """A model with its averaged weights and its run's pre- and post-processing.
+
+    Example:
+        >>> vae = load("runs/digits")  # doctest: +SKIP
+        >>> codes = vae.encode(["seven.png"])  # doctest: +SKIP
+        >>> vae.decode(codes).shape  # doctest: +SKIP
+        (1, 8, 8)
+    """
+
+    def __init__(self, model: Model, config: Config, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.model = place(model, device).eval()
+        self.config, self.device = config, device
+        self.step = checkpoint.step
+        self.class_names: tuple[str, ...] = tuple(checkpoint.state["class_names"])
+        self.history: list[dict[str, Any]] = list(checkpoint.state["progress"]["history"])
+        channels, height, width = checkpoint.state["shape"]
+        self.shape: tuple[int, int, int] = (channels, height, width)  # of what the network sees, padding included
+        rows, columns = checkpoint.state["data"]["content_size"]
+        self.content_size: tuple[int, int] = (rows, columns)  # without padding
+        self.pixels = Pixels.of(config.data)
+
+    @property
+    def latent_dim(self) -> int:
+        """D, the length of a code."""
+        return self.config.model.latent_dim
+
+    def prepare(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
+        """uint8 (N, C, H, W) on the device, as the model sees them. DataError names an image that cannot be read."""
+        arrays = [self._prepared(image) for image in as_list(images)]
+        if not arrays:
+            raise DataError("no images were given; give at least one file, PIL image or array")
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous().to(self.device)
+
+    def _prepared(self, image: ImageLike) -> Array:
+        channels, height, width = self.shape
+        if isinstance(image, np.ndarray) and image.dtype.kind == "f":
+            image = bytes_of_floats(image)
+        opened = open_image(image, 1 if channels == 1 else 3)
+        if opened.size == 0:
+            raise DataError(f"this image of {opened.shape[0]}×{opened.shape[1]} holds no pixel; leave it out")
+        return pad_to(to_shape(opened, *self.content_size, self.config.data.fit), height, width)
+
+    @torch.no_grad()
+    def encode(self, images: ImageLike | Sequence[ImageLike]) -> Array:
+        """Codes (posterior means) as float32 (N, D), for files, PIL images or arrays, one or several."""
+        x = self.pixels.of_loose_images(self.prepare(images))
+        return torch.cat([self.model.encode(part) for part in x.split(BATCH)]).cpu().numpy()
+
+    @torch.no_grad()
+    def decode(self, codes: Array | Tensor, labels: Tensor | None = None) -> Array:
+        """uint8 images (N, H, W) or (N, H, W, 3) from codes (N, D), without padding. ConfigError for another D.
+
+        A conditional model decodes images of these classes, int64 (N,), or of the class that it was loaded with;
+        ConfigError where there is none.
+        """
+        z = torch.as_tensor(codes, dtype=torch.float32, device=self.device)
+        z = z.unsqueeze(0) if z.ndim == 1 else z
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ConfigError(f"codes are {tuple(z.shape)} but this model decodes (N, {self.latent_dim})")
+        rows = [slice(start, start + BATCH) for start in range(0, len(z), BATCH)]
+        means = [self.model.decode(z[part], None if labels is None else labels[part]).mean for part in rows]
+        return self.to_images(torch.cat(means))
+
+    def reconstruct(self, images: ImageLike | Sequence[ImageLike]) -> Array:
+        """Encode and decode: uint8 images."""
+        return self.decode(self.encode(images))
+
+    def sample(self, count: int, *, temperature: float = 1.0, seed: int = 0) -> Array:
+        """Decoded means of `count` codes from the prior: uint8 images. ConfigError for an autoencoder."""
+        return self.to_images(self.sample_means(count, temperature=temperature, seed=seed))
+
+    @torch.no_grad()
+    def sample_means(self, count: int, *, temperature: float = 1.0, seed: int = 0) -> Tensor:
+        """The same as floats (N, C, H, W), padding included. Of a conditional model: each class in turn, or `given`."""
+        if not isinstance(self.model, VAE):
+            raise ConfigError("an autoencoder has no prior to sample from; train a model with model.kind=vae")
+        if count < 1 or not temperature >= 0:
+            raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
+        model, ends = self.model, [*range(BATCH, count, BATCH), count]
+        labels = self.labels_in_turn(count)
+        parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        return torch.cat(
+            [
+                model.generate(
+                    part.stop - part.start,
+                    BlockNoise(seed, part.start),
+                    temperature,
+                    None if labels is None else labels[part],
+                ).mean
+                for part in parts
+            ]
+        )
+
+    def labels_in_turn(self, count: int) -> Tensor | None:
+        """The classes 0, 1, 2 … of `count` samples of a conditional model; None for others, and where one is given."""
+        model = self.model
+        if not isinstance(model, VAE) or not model.classes or model.given is not None:
+            return None
+        return torch.arange(count, device=self.device) % model.classes
+
+    def reconstruct_prepared(self, images: Dataset) -> Tensor:
+        """Decoded means (N, C, H, W) of images in the network's own shape."""
+        return torch.cat([px.mean[0] for px in self.described(images)]).clamp(0, 1)
+
+    @torch.no_grad()
+    def described(self, images: Dataset) -> Iterator[Distribution]:
+        """p(x | z) at the mean codes of the images, batch by batch: each of batch (1, B)."""
+        for _, _, x, context in passes.over(self.model, images, self.pixels, batch=BATCH):
+            yield self.model(x, 1, no_noise, context).px
+
+    def cropped(self, images: Tensor) -> Tensor:
+        """The content of images (N, C, H, W): without padding."""
+        return content_of(images, self.content_size)
+
+    def to_images(self, means: Tensor) -> Array:
+        """uint8 (N, H, W) or (N, H, W, 3): clipped, and cropped to the content."""
+        content = self.cropped(means).clamp(0, 1)
+        values = (content * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return values[..., 0] if values.shape[-1] == 1 else values
+
+
+def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    """One image or several: arrays (N, H, W, C) and (N, H, W) are batches, (H, W, C) and (H, W) single images.
+
+    Three axes of which the last is 1, 3 or 4 long are one image with channels.
+    """
+    if isinstance(images, np.ndarray | Tensor):
+        array = np.asarray(images)
+        several = array.ndim == 4 or (array.ndim == 3 and array.shape[2] not in (1, 3, 4))
+        return list(array) if several else [array]
+    return list(images) if isinstance(images, list | tuple) else [images]
+
+
+def load(run: str | Path, *, which: str = "best", device: str = "cpu", given: str | None = None) -> Trained:
+    """The averaged weights of a run (its best checkpoint, or `latest`), or of one checkpoint folder.
+
+    `given` is the class, by name or number, that a conditional model is to take all images for.
+    CheckpointError if there is no checkpoint, or if a byte of it changed; ConfigError for a class that it cannot take.
+    """
+    from vaekit.config.load import from_dict
+
+    folder = locate(Path(run), which)
+    checkpoint = load_checkpoint(folder, ("ema",))
+    config = from_dict(checkpoint.state["config"], str(folder / "state.json"))
+    shape: tuple[int, int, int] = tuple(checkpoint.state["shape"])  # type: ignore[assignment]
+    model = build_model(config.model, shape, len(checkpoint.state["class_names"]))
+    load_weights(model, checkpoint.tensors["ema"])
+    trained = Trained(model, config, checkpoint, choose_device(device))
+    if given is not None:
+        if not isinstance(model, VAE) or not model.classes:
+            raise ConfigError(f"this model is not conditional on classes, so '{given}' cannot be given")
+        model.given = torch.tensor([class_number(given, trained.class_names)], device=trained.device)
+    return trained
+
+
+def class_number(name: str, names: Sequence[str]) -> int:
+    """The number of a class from its name or number. DataError without classes, ConfigError for an unknown one."""
+    if not names:
+        raise DataError("the run's images have no labels; use files, or data with a folder for each class")
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < len(names):
+        return int(name)
+    raise ConfigError(f"unknown class '{name}'; {suggest(name, names)}")

@@ -1,0 +1,233 @@
+"""Save and load: one folder of safetensors and JSON with a manifest of SHA-256 sums. No pickle is read or written.
+
+A checkpoint is written to a temporary folder, synced and renamed, so it is whole or absent whatever happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from vaekit.errors import CheckpointError, ConfigError, NumericalError
+from vaekit.files import PARTIAL, _sync_folder, storage_errors, write_text_atomically
+
+FORMAT = 1
+STEP_FOLDER = re.compile(r"step-(\d{8,})")
+POINTERS = ("best", "latest")
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything a run needs to go on: groups of tensors (model, ema, optimizer, trainer; objective), plain state."""
+
+    step: int
+    tensors: Mapping[str, Tensors]
+    state: Mapping[str, Any]
+
+
+def checkpoints_folder(run: Path) -> Path:
+    """Where a run keeps its checkpoints."""
+    return run / "checkpoints"
+
+
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
+    """Write checkpoints/step-…; returns the folder.
+
+    NumericalError where a weight is not finite, StorageError where the disk is full: the others are intact then.
+    """
+    for group in ("model", "ema", "optimizer", "objective"):
+        _refuse_non_finite(group, checkpoint.tensors.get(group, {}))
+    parent = checkpoints_folder(run)
+    final = parent / f"step-{checkpoint.step:08d}"
+    with storage_errors(run):
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = parent / f".{final.name}.{os.getpid()}{PARTIAL}"
+        try:
+            _write_folder(temporary, checkpoint)
+            if not _same(temporary, final):
+                shutil.rmtree(final, ignore_errors=True)
+                temporary.rename(final)
+            _sync_folder(parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return final
+
+
+def _same(new: Path, old: Path) -> bool:
+    """Whether a checkpoint is there already: the same step again after a resume is the same bytes, by promise.
+
+    Left in place then, so that no pointer to it hangs in the air even for a moment.
+    """
+    try:
+        load_checkpoint(old)
+        return (old / "manifest.json").read_bytes() == (new / "manifest.json").read_bytes()
+    except (CheckpointError, OSError):
+        return False
+
+
+def _refuse_non_finite(group: str, tensors: Tensors) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NumericalError(
+                f"{group} tensor '{name}' is not finite, so no checkpoint was written; "
+                "lower training.learning_rate or training.clip, and resume from the last checkpoint"
+            )
+
+
+def _write_folder(folder: Path, checkpoint: Checkpoint) -> None:
+    folder.mkdir()
+    files = {f"{name}.safetensors": to_safetensors(_plain(group)) for name, group in checkpoint.tensors.items()}
+    files["state.json"] = json.dumps({"format": FORMAT, "step": checkpoint.step, **checkpoint.state}, indent=1).encode()
+    sums = {name: _sums(data) for name, data in files.items()}
+    files["manifest.json"] = json.dumps({"format": FORMAT, "files": sums}, indent=1).encode()
+    for name, data in files.items():
+        with (folder / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sums(data: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def _plain(tensors: Tensors) -> Tensors:
+    """On the CPU, row-major, and no two sharing memory: what safetensors accepts."""
+    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+
+
+def point(run: Path, name: str, step: int) -> None:
+    """Let checkpoints/latest or checkpoints/best name a step."""
+    write_text_atomically(checkpoints_folder(run) / name, f"step-{step:08d}\n")
+
+
+def saved_steps(run: Path) -> list[int]:
+    """Steps of the whole checkpoints of a run, rising."""
+    folder = checkpoints_folder(run)
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(match[1]) for name in names if (match := STEP_FOLDER.fullmatch(name)))
+
+
+def pointed(run: Path, name: str) -> int | None:
+    """The step that checkpoints/latest or checkpoints/best names, if it does and that checkpoint is there."""
+    path = checkpoints_folder(run) / name
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    match = STEP_FOLDER.fullmatch(text.strip())
+    return int(match[1]) if match and int(match[1]) in saved_steps(run) else None
+
+
+def prune(run: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, and those that `best` and `latest` name."""
+    spare = set(saved_steps(run)[-keep:]) | {pointed(run, "best"), pointed(run, "latest")}
+    for step in saved_steps(run):
+        if step not in spare:
+            shutil.rmtree(checkpoints_folder(run) / f"step-{step:08d}", ignore_errors=True)
+
+
+def tidy(run: Path) -> None:
+    """Delete what an interrupted write left. Only for the process that holds the run."""
+    for folder in (run, run / "logs", checkpoints_folder(run)):
+        for leftover in folder.glob(f".*{PARTIAL}"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def locate(run: Path, which: str = "best") -> Path:
+    """The folder of a run's best or latest checkpoint; a checkpoint's own folder is returned as it is."""
+    if which not in POINTERS:
+        raise ConfigError(
+            f"unknown checkpoint '{which}'; choose one of: {', '.join(POINTERS)}; or give its folder as RUN"
+        )
+    if STEP_FOLDER.fullmatch(run.name) and run.is_dir():
+        return run
+    if not run.is_dir():
+        raise CheckpointError(f"no run at {run}; give a run's folder such as runs/digits, or one of its checkpoints")
+    step = pointed(run, which)
+    if step is None:
+        steps = saved_steps(run)
+        if not steps:
+            raise CheckpointError(f"{run} holds no checkpoint; train it first, or give another run's folder")
+        step = steps[-1]
+    return checkpoints_folder(run) / f"step-{step:08d}"
+
+
+def checkpoint_digest(folder: Path) -> str:
+    """SHA-256 of a checkpoint's manifest, which holds the sums of all its files: other bytes have another digest."""
+    return hashlib.sha256(_read(folder / "manifest.json")).hexdigest()
+
+
+def load_checkpoint(folder: Path, groups: tuple[str, ...] | None = None) -> Checkpoint:
+    """Read and verify a checkpoint folder, or only some of its tensor groups. CheckpointError if anything is off."""
+    manifest = _parse_json(folder / "manifest.json", _read(folder / "manifest.json"))
+    if not isinstance(manifest.get("files"), dict) or manifest.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder} is of checkpoint format {manifest.get('format')!r}; this vaekit reads format {FORMAT}"
+        )
+    tensors: dict[str, Tensors] = {}
+    state: dict[str, Any] = {}
+    for name, entry in manifest["files"].items():
+        group = name.removesuffix(".safetensors")
+        if name != "state.json" and groups is not None and group not in groups:
+            continue
+        data = _read(folder / name)
+        if entry != _sums(data):
+            raise CheckpointError(
+                f"{folder / name} is damaged: its SHA-256 is not the manifest's; "
+                "use another checkpoint of the run, or restore the file from a copy"
+            )
+        if name == "state.json":
+            state = _parse_json(folder / name, data)
+        else:
+            tensors[group] = parse_safetensors(data)
+    if "step" not in state or (groups and not tensors.keys() >= set(groups)):
+        raise CheckpointError(f"{folder} is damaged: its manifest lacks a file; use another checkpoint of the run")
+    return Checkpoint(int(state["step"]), tensors, state)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} lacks {path.name}; it is not a whole checkpoint of vaekit") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}; check its permissions and its disk") from None
+
+
+def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        raise CheckpointError(f"{path} is damaged: it is not JSON; use another checkpoint of the run") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is damaged: it is not a JSON object; use another checkpoint of the run")
+    return value
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Fill a model. CheckpointError naming the first weight that does not fit."""
+    own = model.state_dict()
+    if missing := sorted(own.keys() ^ tensors.keys()):
+        raise CheckpointError(f"the checkpoint is of another model: weight '{missing[0]}' is not in both")
+    for name, value in tensors.items():
+        if own[name].shape != value.shape:
+            raise CheckpointError(
+                f"the checkpoint is of another model: '{name}' is {tuple(value.shape)} there and "
+                f"{tuple(own[name].shape)} here; use the same network, latent_dim and image shape"
+            )
+    model.load_state_dict(dict(tensors))

@@ -1,0 +1,223 @@
+"""A config against the tables: what the schema alone cannot know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+
+from vaekit.config.load import Problem, load_config, option_problems
+from vaekit.config.schedule_shapes import ScheduleValue
+from vaekit.config.schedules import build_schedule
+from vaekit.config.schema import Config, Part
+from vaekit.config.schema import Schedule as ScheduleSpec
+from vaekit.data.sources import SOURCES
+from vaekit.densities.images import ImageDistribution
+from vaekit.errors import ConfigError, suggest
+from vaekit.models.build import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
+from vaekit.models.posteriors import Posterior
+from vaekit.models.priors import Prior
+from vaekit.objectives import Facts, Needs, needs_of
+from vaekit.objectives.build import OBJECTIVES, build_objective, scheduled_defaults
+
+T = TypeVar("T")
+WRITTEN_AS = {ScheduleValue: ScheduleSpec}  # a config has a description where an objective takes a function of the step
+
+
+def part_factories(config: Config) -> Iterator[tuple[tuple[str, ...], Part, Mapping[str, Callable[..., Any]]]]:
+    """(path, part, name -> the callable whose keyword-only parameters are its options) of every part of a config."""
+    yield ("model", "network"), config.model.network, {name: pair.encoder for name, pair in NETWORKS.items()}
+    yield ("model", "posterior"), config.model.posterior, POSTERIORS
+    yield ("model", "prior"), config.model.prior, PRIORS
+    yield ("model", "likelihood"), config.model.likelihood, LIKELIHOODS
+    yield ("objective",), config.objective, OBJECTIVES
+
+
+def check_config(config: Config) -> Iterator[Problem]:
+    """What the schema alone cannot know: unknown parts, options that a part does not take, parts that do not fit."""
+    unknown = wrong = False
+    for path, part, table in part_factories(config):
+        if part.kind in table:
+            _, problems = option_problems(path, table[part.kind], part.options, written_as=WRITTEN_AS)
+            problems += _schedule_text_problems(path, part)
+            yield from problems
+            wrong = wrong or bool(problems)
+        else:
+            unknown = True
+            yield Problem((*path, "kind"), f"unknown {path[-1]} '{part.kind}'; {suggest(part.kind, table)}")
+    if config.data.source not in SOURCES:
+        yield Problem(("data", "source"), f"unknown data set; {suggest(config.data.source, SOURCES)}")
+    if not unknown:
+        yield from (Problem(path, message) for path, message in combination_problems(config))
+    if not (unknown or wrong):
+        yield from (Problem(("objective",), message) for message in objective_problems(config))
+
+
+def _schedule_text_problems(path: tuple[str, ...], part: Part) -> Iterator[Problem]:
+    for name, value in part.options.items():
+        if path == ("objective",) and isinstance(value, str) and name in scheduled_defaults(OBJECTIVES[part.kind]):
+            try:
+                build_schedule(value, 1)
+            except ConfigError as error:
+                yield Problem((*path, name), str(error))
+
+
+def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(path, message) of choices that exist, but not together."""
+    family = LIKELIHOODS[config.model.likelihood.kind].family
+    yield from _likelihood_problems(config, family)
+    size = config.training.batch_size
+    if config.training.accumulate > size:
+        yield ("training", "accumulate"), f"a batch of {size} cannot be computed in {config.training.accumulate} parts"
+    if config.model.kind == "autoencoder" and config.model.context != "none":
+        yield ("model", "context"), "an autoencoder takes no labels; remove it, or set model.kind=vae"
+    if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
+        yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
+    if config.model.kind == "vae":
+        yield from _prior_problems(config)
+        yield from _quantised_problems(config)
+        yield from _free_bits_problems(config)
+
+
+def _prior_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    kind, labelled = config.model.prior.kind, config.model.context == "class"
+    if PRIORS[kind].of_class and not labelled:
+        yield ("model", "prior"), f"'{kind}' needs the classes: set model.context=class, or another prior"
+    if kind == "vamp" and labelled:
+        yield ("model", "prior"), "'vamp' has no labels for its pseudo-inputs; set model.context=none, or per-class"
+
+
+def _quantised_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    posterior, prior = config.model.posterior.kind, config.model.prior.kind
+    quantised, codes = POSTERIORS[posterior].discrete, PRIORS[prior].discrete
+    if quantised and not codes:
+        yield (
+            ("model", "prior"),
+            f"'{posterior}' gives codes out of a finite set, of which '{prior}' is no prior; set model.prior=codes",
+        )
+    if codes and not quantised:
+        yield (
+            ("model", "posterior"),
+            f"the prior codes is uniform over a codebook, which '{posterior}' has not; choose vq or fsq",
+        )
+
+
+def _free_bits_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    free = config.objective.options.get("free_bits", 0)
+    per_dimension = config.objective.options.get("free_bits_per", "dimension") == "dimension"
+    if not (isinstance(free, int | float) and free > 0 and per_dimension):
+        return
+    for part, kind, table in (
+        ("posterior", config.model.posterior.kind, POSTERIORS),
+        ("prior", config.model.prior.kind, PRIORS),
+    ):
+        if not table[kind].factorises:
+            yield (
+                ("objective", "free_bits"),
+                f"the {part} '{kind}' has no KL per dimension; set objective.free_bits_per=level, "
+                "for the KL of all together",
+            )
+
+
+def _likelihood_problems(config: Config, family: type[ImageDistribution]) -> Iterator[tuple[tuple[str, ...], str]]:
+    binary = config.data.binarize != "none"
+    kind = config.model.likelihood.kind
+    where = ("model", "likelihood")
+    if family.base_measure == "binary" and not binary:
+        yield (
+            where,
+            (
+                f"'{kind}' describes 0/1 pixels but data.binarize is none; set data.binarize=dynamic, "
+                "or choose continuous-bernoulli, gaussian, discretised-logistic, or bce (not a likelihood)"
+            ),
+        )
+    if family.base_measure != "binary" and binary:
+        yield where, f"data.binarize={config.data.binarize} gives 0/1 pixels; use bernoulli, or data.binarize=none"
+    discrete = family.base_measure.startswith("discrete")
+    if config.data.dequantize and (binary or discrete or not family.is_likelihood):
+        yield ("data", "dequantize"), f"dequantised values are for densities such as gaussian, not for '{kind}'"
+    yield from _bits_problems(config, discrete)
+    if config.model.likelihood.options.get("coupling") is True and _channels(config) == 1:
+        yield (
+            (*where, "coupling"),
+            "coupling ties the colours of a pixel but these images have one channel; leave it out",
+        )
+
+
+def _bits_problems(config: Config, discrete: bool) -> Iterator[tuple[tuple[str, ...], str]]:
+    data, part = config.data.bits, config.model.likelihood
+    if data != 8 and config.data.binarize != "none":
+        yield ("data", "bits"), f"data.binarize={config.data.binarize} makes every value one bit; leave data.bits out"
+    elif discrete:
+        described = part.options.get("bits", 8)
+        if isinstance(described, int) and described != data:
+            yield (
+                ("model", "likelihood", "bits"),
+                f"'{part.kind}' describes values of {described} bits but data.bits={data}; set data.bits={described}, "
+                f"or model.likelihood.bits={data}",
+            )
+
+
+def _channels(config: Config) -> int | None:
+    """Of the images; None where only the files know."""
+    shape = SOURCES[config.data.source].shape if config.data.source in SOURCES else None
+    return config.data.channels or (shape[0] if shape else None)
+
+
+def objective_problems(config: Config) -> Iterator[str]:
+    """What an objective needs and this config does not give."""
+    kind, model, training = config.objective.kind, config.model, config.training
+    try:
+        with torch.device("meta"):  # its weights are not wanted here, nor the random numbers that they would take
+            built = build_objective(config.objective, 1, 1, Facts(1, model.latent_dim))
+    except ConfigError as error:
+        yield str(error)
+        return
+    needs = needs_of(built.objective)
+    if needs.coupled and training.accumulate > 1:
+        yield f"'{kind}' couples the images of a batch, so parts of it are another loss; set training.accumulate=1"
+    if training.samples % needs.groups:
+        yield (
+            f"training.samples={training.samples} cannot be divided into {needs.groups} groups; "
+            f"set training.samples={needs.groups * max(2, training.samples // needs.groups)}, or objective.groups=1"
+        )
+    if needs.latents and model.kind == "autoencoder":
+        yield f"'{kind}' needs a posterior and a prior, which an autoencoder lacks; set model.kind=vae"
+    if model.kind == "vae":
+        yield from _part_problems(config, needs)
+
+
+def _part_problems(config: Config, needs: Needs) -> Iterator[str]:
+    """Of the posterior and the prior."""
+    posterior, prior = POSTERIORS[config.model.posterior.kind], PRIORS[config.model.prior.kind]
+    said = " ".join([f"'{config.objective.kind}'", *(f"{k}={v}" for k, v in config.objective.options.items())])
+    if needs.continuous and posterior.discrete:
+        yield f"{said} needs codes with a density; {_of(POSTERIORS, 'posterior', _continuous)}, or objective=elbo"
+    if needs.factorised and not posterior.factorises:
+        yield f"{said} needs independent dimensions of the code; {_of(POSTERIORS, 'posterior', _independent)}"
+    if needs.fixed_prior and not prior.fixed:
+        yield f"{said} trains no prior; {_of(PRIORS, 'prior', _fixed)}, or objective=mmd"
+
+
+def _continuous(made: type[Posterior]) -> bool:
+    return not made.discrete
+
+
+def _independent(made: type[Posterior]) -> bool:
+    return made.factorises and not made.discrete
+
+
+def _fixed(made: type[Prior]) -> bool:
+    return made.fixed and not made.discrete
+
+
+def _of(table: Mapping[str, type[T]], part: str, fits: Callable[[type[T]], bool]) -> str:
+    return f"choose model.{part}=" + " or ".join(name for name, made in table.items() if fits(made))
+
+
+def read_config(recipe: str, overrides: Sequence[str] = (), data_dir: str | None = None) -> Config:
+    """A recipe's name or a YAML file, with overrides, checked whole. ConfigError with every problem at once."""
+    config = load_config(recipe, overrides, check=check_config)
+    return replace(config, data=replace(config.data, root=data_dir)) if data_dir else config
