@@ -76,7 +76,7 @@ def follow(cost: Callable[[], Tensor], module: nn.Module, steps: int) -> None:
 def fitted_posterior(kind: str, density: Density, steps: int) -> tuple[float, Tensor]:
     """KL(q || density) in nats, less the constant of the density, and draws of q."""
     torch.manual_seed(0)
-    posterior = POSTERIORS[kind](SameForAll, 2, **({} if kind == "diagonal" else {"widths": (32,)}))
+    posterior = POSTERIORS[kind](SameForAll, (2,), **({} if kind == "diagonal" else {"widths": (32,)}))
 
     def cost(draws: int = 256) -> Tensor:
         q = posterior(NOTHING)
@@ -91,7 +91,7 @@ def fitted_posterior(kind: str, density: Density, steps: int) -> tuple[float, Te
 def fitted_prior(kind: str, options: dict[str, object], steps: int) -> tuple[float, Tensor]:
     """Nats that codes of the eight clouds cost above their entropy, and draws of the prior."""
     torch.manual_seed(0)
-    prior, any_posterior = PRIORS[kind](2, (1, 1, 1), **options), POSTERIORS["diagonal"](SameForAll, 2)
+    prior, any_posterior = PRIORS[kind]((2,), (1, 1, 1), **options), POSTERIORS["diagonal"](SameForAll, (2,))
     follow(lambda: -prior(any_posterior).log_prob(eight_clouds(256)[0]).mean(), prior, steps)
     codes, entropy = eight_clouds(20_000)
     with torch.no_grad():

@@ -59,8 +59,8 @@ BUGS = (
         "kl-reversed",
         "KL(p || q) for KL(q || p)",
         "densities/codes.py",
-        "return None if rule is None else rule(q, p).sum(-1)",
-        "return None if rule is None else rule(p, q).sum(-1)",
+        "return None if rule is None else summed(rule(q, p), len(q.event_shape))",
+        "return None if rule is None else summed(rule(p, q), len(q.event_shape))",
         "linear_gaussian models objectives",
     ),
     Bug(

@@ -346,7 +346,11 @@ def test_doctor_says_what_is_worth_a_thought_and_refuses_what_must_fail(vaekit):
     grey = ("data.binarize=none", "model.likelihood=bce", "objective.beta=100", "model.latent_dim=64")
     answer = vaekit("doctor", "digits", *SIZES, *grey)
     assert answer.code == 0
-    for words in ("bce is a loss, not a likelihood", "effective β 100", "latent_dim 64 is not below the 64 values"):
+    for words in (
+        "bce is a loss, not a likelihood",
+        "effective β 100",
+        "a code of 64 numbers is not below the 64 values",
+    ):
         assert words in answer.out
     answer = vaekit("doctor", "digits", *SIZES, "training.samples=1000000000")
     assert answer.code == 2

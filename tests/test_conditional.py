@@ -48,7 +48,7 @@ def test_loose_images_need_a_class_and_take_the_one_that_is_given(run):
     given = load(run, given="5")
     context = torch.tensor([5, 5])
     x = given.pixels.of_loose_images(given.prepare(images))
-    assert torch.equal(torch.from_numpy(given.encode(images)), given.model.encode(x, context).detach())
+    assert torch.equal(torch.from_numpy(given.encode(images)), given.model.encode(x, context)[0].detach())
 
 
 def test_the_commands_on_the_latent_space_take_a_class(run):

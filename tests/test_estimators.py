@@ -182,10 +182,10 @@ def test_memory_that_runs_out_halves_the_chunk_and_changes_no_chain(monkeypatch)
     whole, decode = annealed(model, x, settings, 0), model.decode
 
     def short(most):
-        def decode_little(z, context=None):
-            if z.shape[:-1].numel() > most:
+        def decode_little(codes, context=None):
+            if codes[0].shape[:-1].numel() > most:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return decode(z, context)
+            return decode(codes, context)
 
         return decode_little
 
@@ -202,7 +202,7 @@ def test_own_images_are_of_the_model_and_belong_to_their_number():
     assert torch.allclose(many.x[:7], few.x) and torch.allclose(many.codes[:7], few.codes)
     flat = many.x.flatten(1).detach()
     assert within(exact.log_prob(flat), -float(exact.entropy()))
-    residual = flat - model.decode(many.codes).mean.flatten(1).detach()  # the codes are those behind the images
+    residual = flat - model.decode((many.codes,)).mean.flatten(1).detach()  # the codes are those behind the images
     assert within(residual.square(), SIGMA**2)
 
 
@@ -325,6 +325,8 @@ def test_batch_and_block_change_no_part_of_the_rate(monkeypatch):
         assert information(model, data, pixels, 2, **options).metrics() == pytest.approx(reference, rel=1e-5)
     monkeypatch.setattr(information_module, "MOST_IMAGES", 100)
     monkeypatch.setattr(information_module, "MOST_TERMS", 100 * 7 * 10)
+    assert information(model, data, pixels, 2) is None  # ten codes are too few for an error bar
+    monkeypatch.setattr(information_module, "FEWEST_CODES", 10)
     capped = information(model, data, pixels, 2).metrics()
     assert (capped["information_images"], capped["information_codes"]) == (100, 10)
     assert spread(150, 100)[-1] > 140

@@ -18,7 +18,7 @@ from vaekit.evaluation.health import diagnose
 from vaekit.evaluation.latents import StreamedMoments, latent_use
 from vaekit.evaluation.likelihood import StreamedLogMean, bounds
 from vaekit.evaluation.report import write_reports
-from vaekit.models.autoencoder import Autoencoder
+from vaekit.models.autoencoder import Autoencoder, Encoder
 from vaekit.models.build import vae
 
 SHAPE = (1, 6, 5)
@@ -95,10 +95,10 @@ def short_of_memory(monkeypatch, most):
     """Let chunks above `most` pairs fail."""
     plain = chunks.Chunks._terms
 
-    def terms(self, given, noise):
-        if noise.shape[0] * noise.shape[1] > most:
+    def terms(self, encoded, noises):
+        if noises[0].shape[0] * noises[0].shape[1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return plain(self, given, noise)
+        return plain(self, encoded, noises)
 
     monkeypatch.setattr(chunks.Chunks, "_terms", terms)
 
@@ -212,11 +212,11 @@ def test_active_units_are_the_dimensions_whose_means_vary_by_more_than_a_hundred
     with torch.no_grad():
         layer = made.posterior.network[1]
         layer.weight[4:].zero_()
-        variance = made.encode(data.images.float() / 255).var(0, correction=0)
+        variance = made.encode(data.images.float() / 255)[0].var(0, correction=0)
         layer.weight[:4] *= (torch.tensor([0.3, 0.012, 0.0081, 0]) / variance).sqrt()[:, None]
     use = latent_use(made, data, Pixels(), seed=0)
     assert use.active.tolist() == [True, True, False, False]
-    means = made.encode(data.images.float() / 255).double()
+    means = made.encode(data.images.float() / 255)[0].double()
     assert torch.allclose(use.mean_variance, means.var(0, correction=0), rtol=1e-5)
 
 
@@ -349,7 +349,9 @@ def test_aggregate_kl_is_the_kl_of_the_normals_and_below_the_rate(model):
 def test_an_autoencoder_has_codes_but_no_kl():
     torch.manual_seed(0)
     made = vae(SHAPE, 3, SMALL).eval()
-    plain = Autoencoder(lambda x: made.encode(x), made.likelihood).eval()  # type: ignore[arg-type]
+    encoder = Encoder(lambda numbers: made.posterior.network, (3,))
+    encoder.forward = lambda x: made.encode(x)[0]
+    plain = Autoencoder(encoder, made.likelihood).eval()
     use = latent_use(plain, Dataset(images(40)), Pixels(), 0)
     assert torch.equal(use.mean, latent_use(made, Dataset(images(40)), Pixels(), 0).mean)
     assert bool(use.kl_nats.isnan().all()) and math.isnan(use.aggregate_kl_nats)

@@ -12,6 +12,7 @@ from vaekit.densities.flows import MaskedNetwork
 from vaekit.densities.noise import BlockNoise
 from vaekit.models.build import POSTERIORS
 from vaekit.models.trace import log_q, log_weight
+from vaekit.models.vae import Encoded
 
 # Masked networks
 
@@ -133,7 +134,7 @@ def test_a_new_flow_is_the_diagonal_normal(kind):
     plain = DiagonalNormal(latent.q.loc, latent.q.log_scale)
     assert torch.allclose(log_q(latent), plain.log_prob(latent.z), rtol=0, atol=1e-10)
     assert torch.equal(latent.q.mean, latent.q.loc)
-    same = model.trace(x, plain, latent.p, 3, BlockNoise(0))
+    same = model.trace(Encoded(x, plain, latent.p), 3, BlockNoise(0))
     assert torch.allclose(log_weight(trace), log_weight(same), rtol=0, atol=1e-9)
 
 

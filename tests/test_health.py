@@ -160,7 +160,7 @@ def test_what_a_code_saves_is_measured(digits_run):
     data = dataset_of(trained, "test", None)
     metrics = evaluate_model(trained.model, data, trained.pixels, samples=2).metrics
     with torch.no_grad():
-        middle = trained.model.decode(torch.zeros(len(data), trained.latent_dim))
+        middle = trained.model.decode((torch.zeros(len(data), trained.latent_dim),))
     x = trained.pixels.for_evaluation(data.images, 0, 0)
     assert metrics["distortion_without_code_nats"] == pytest.approx(float(-middle.log_prob(x).mean()), rel=1e-5)
 

@@ -126,7 +126,7 @@ def test_a_conditional_model_gives_each_image_what_its_own_label_says():
         other = model(x[row : row + 1], 5, BlockNoise(0, row), torch.tensor([(label + 1) % 3]))
         assert not torch.allclose(other.latents[0].q.loc, alone.latents[0].q.loc)
         z = trace.latents[0].z[:, row : row + 1]
-        assert not torch.allclose(model.decode(z, torch.tensor([(label + 1) % 3])).mean, trace.px.mean[:, row, None])
+        assert not torch.allclose(model.decode((z,), torch.tensor([(label + 1) % 3])).mean, trace.px.mean[:, row, None])
 
 
 @pytest.mark.parametrize(("context", "classes", "message"), [("class", 3, "give the label"), ("none", 0, "no labels")])

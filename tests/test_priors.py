@@ -298,7 +298,7 @@ def test_what_a_normal_cannot_describe_a_richer_prior_can(kind, most):
     options = {"components": 16, "spread": 0.9} if kind == "mixture" else {"family": "nsf", "hidden": 32}
     excess = {}
     for name, given in (("learned", {}), (kind, options)):
-        prior = PRIORS[name](2, SHAPE, **given)
+        prior = PRIORS[name]((2,), SHAPE, **given)
         optimizer = torch.optim.Adam(prior.parameters(), lr=3e-2 if name != "flow" else 1e-2)
         for _ in range(400):
             codes, entropy = ring(256, generator)

@@ -120,7 +120,7 @@ def test_padding_is_cropped_away(colour):
     """The decoded image is the middle of what the network drew."""
     codes = np.random.default_rng(4).normal(size=(3, 5)).astype(np.float32)
     with torch.no_grad():
-        drawn = colour.model.decode(torch.from_numpy(codes)).mean.clamp(0, 1)
+        drawn = colour.model.decode((torch.from_numpy(codes),)).mean.clamp(0, 1)
     assert drawn.shape == (3, 3, 9, 12)
     middle = drawn[:, :, 1:7, 1:11].permute(0, 2, 3, 1).numpy()
     assert np.array_equal(colour.decode(codes), np.rint(middle * 255).astype(np.uint8))

@@ -102,12 +102,22 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LatentConfig:
+    """A code that is a small image. Its sides are those of the image, each divided by the same power of 2."""
+
+    __pydantic_config__ = FORBID_UNKNOWN
+    channels: Count = 4
+    side: Count = 8  # places along the shorter side of an image
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The four parts, and the size of the latent code."""
+    """The four parts, and the form of the latent code: a vector of `latent_dim` numbers, or the grid `latent`."""
 
     __pydantic_config__ = FORBID_UNKNOWN
     kind: Literal["vae", "autoencoder"] = "vae"
-    latent_dim: Count = 32
+    latent_dim: Count = 32  # of a flat code; a grid has channels times places
+    latent: LatentConfig | None = None
     network: Part = Part("conv")
     posterior: Part = Part("diagonal")
     prior: Part = Part("standard")

@@ -22,8 +22,13 @@ LOG_2PI = math.log(2 * math.pi)
 SEEDED_DRAWS = 4096  # behind moments and quantiles that have no formula
 
 
+def summed(values: Tensor, event_dims: int) -> Tensor:
+    """Over the axes of an event: (*batch, *event) to (*batch)."""
+    return values.sum(tuple(range(-event_dims, 0)))
+
+
 class LatentDistribution(Distribution):
-    """A distribution of codes z, event (D,): what a model asks of q(z | x) and p(z)."""
+    """A distribution of codes z: what a model asks of q(z | x) and p(z). Its event is (D,), or (C, h, w) of a grid."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
     support: Any = constraints.real_vector
@@ -36,7 +41,7 @@ class LatentDistribution(Distribution):
         return self.event_shape
 
     def from_noise(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
-        """z (*sample, *batch, D) from noise (*sample, *batch, *noise_shape), reparameterised where z is continuous.
+        """z (*sample, *batch, *event) from noise (*sample, *batch, *noise_shape), reparameterised where continuous.
 
         `temperature` multiplies the spread.
         """
@@ -47,7 +52,7 @@ class LatentDistribution(Distribution):
         return self.from_noise(noise), None
 
     def log_prob_per_dim(self, value: Tensor) -> Tensor:
-        """log q of each dimension, broadcast, not summed: (*batch, D). TypeError where they are not independent."""
+        """log q of each number, broadcast, not summed: (*batch, *event). TypeError where they are not independent."""
         raise TypeError(f"the dimensions of {type(self).__name__} are not independent; choose posterior=diagonal")
 
     def detach(self) -> LatentDistribution:
@@ -58,6 +63,11 @@ class LatentDistribution(Distribution):
     def like(self) -> Tensor:
         """A tensor of the type and on the device of its parameters."""
         return self.mean
+
+    @property
+    def event_dims(self) -> int:
+        """How many axes an event has: 1 of a flat code, 3 of a grid."""
+        return len(self.event_shape)
 
     @property
     def width(self) -> int:
@@ -71,8 +81,8 @@ class LatentDistribution(Distribution):
 
     @property
     def covariance(self) -> Tensor:
-        """(*batch, D, D); here of independent dimensions."""
-        return torch.diag_embed(self.variance)
+        """(*batch, D, D), D numbers of an event in a row; here of independent ones."""
+        return torch.diag_embed(self.variance.flatten(-self.event_dims))
 
     def log_prob_each(self, value: Tensor) -> Tensor:
         """log-density of codes (*lead, D) under each of a batch (K,): (*lead, K), nats, float32 or float64."""
@@ -84,7 +94,7 @@ class LatentDistribution(Distribution):
 
     @torch.no_grad()
     def seeded_draws(self, count: int = SEEDED_DRAWS) -> Tensor:
-        """(count, *batch, D): the same every time, and nothing of the generator."""
+        """(count, *batch, *event): the same every time, and nothing of the generator."""
         shape = (count, *self.batch_shape, *self.noise_shape)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         return self.from_noise(noise.to(self.like))
@@ -99,7 +109,7 @@ class LatentDistribution(Distribution):
 
 
 class DiagonalNormal(LatentDistribution):
-    """Normal with independent dimensions: loc and log_scale (*batch, D); event (D,).
+    """Normal with independent dimensions: loc and log_scale (*batch, *event), an event of 1 axis or, of a grid, 3.
 
     Kept in log-scale so that no logarithm of an exponential is taken on the way to a density.
     """
@@ -109,9 +119,9 @@ class DiagonalNormal(LatentDistribution):
         "log_scale": constraints.real_vector,
     }
 
-    def __init__(self, loc: Tensor, log_scale: Tensor, validate_args: bool | None = None) -> None:
+    def __init__(self, loc: Tensor, log_scale: Tensor, event_dims: int = 1, validate_args: bool | None = None) -> None:
         self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
-        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args)
+        super().__init__(self.loc.shape[:-event_dims], self.loc.shape[-event_dims:], validate_args)
 
     @property
     def mean(self) -> Tensor:
@@ -132,7 +142,7 @@ class DiagonalNormal(LatentDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        return self.log_prob_per_dim(value).sum(-1)
+        return summed(self.log_prob_per_dim(value), self.event_dims)
 
     def log_prob_per_dim(self, value: Tensor) -> Tensor:
         standard = (value - self.loc) * (-self.log_scale).exp()
@@ -143,7 +153,7 @@ class DiagonalNormal(LatentDistribution):
         return self.event_shape.numel() if self.loc.is_mps else 2  # one float64
 
     def log_prob_each(self, value: Tensor) -> Tensor:
-        """By one matrix product, without the (*lead, K, D) differences that it stands for."""
+        """By one matrix product, without the (*lead, K, D) differences that it stands for. For flat codes."""
         if value.is_mps:  # Apple's GPUs know no float64
             return super().log_prob_each(value)
         # float64: of z² - 2 z loc + loc² over a scale of 0.01, float32 would leave errors of a hundredth of a nat
@@ -153,16 +163,21 @@ class DiagonalNormal(LatentDistribution):
         return torch.cat([z.square(), z], -1) @ torch.cat([-0.5 * precision, loc * precision], -1).mT - constant
 
     def at(self, index: Tensor) -> DiagonalNormal:
-        return DiagonalNormal(self.loc[index], self.log_scale[index], validate_args=False)
+        return DiagonalNormal(self.loc[index], self.log_scale[index], self.event_dims, validate_args=False)
 
     def quantile(self, shares: Tensor) -> Tensor:
         return self.loc + self.stddev * torch.special.ndtri(shares.to(self.loc)).unsqueeze(-1)
 
+    def flattened(self) -> DiagonalNormal:
+        """The same with the numbers of an event in a row: event (D,)."""
+        loc, log_scale = (values.flatten(-self.event_dims) for values in (self.loc, self.log_scale))
+        return DiagonalNormal(loc, log_scale, validate_args=False)
+
     def entropy(self) -> Tensor:
-        return (self.log_scale + 0.5 * (1 + LOG_2PI)).sum(-1)
+        return summed(self.log_scale + 0.5 * (1 + LOG_2PI), self.event_dims)
 
     def detach(self) -> DiagonalNormal:
-        return DiagonalNormal(self.loc.detach(), self.log_scale.detach(), validate_args=False)
+        return DiagonalNormal(self.loc.detach(), self.log_scale.detach(), self.event_dims, validate_args=False)
 
 
 def _normal_kl_per_dim(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
@@ -170,11 +185,6 @@ def _normal_kl_per_dim(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
     shift = (q.loc - p.loc) * (-p.log_scale).exp()
     # expm1: near q = p the plain form subtracts two numbers that are almost 1
     return 0.5 * (torch.expm1(2 * ratio) + shift.square()) - ratio
-
-
-@register_kl(DiagonalNormal, DiagonalNormal)
-def _normal_kl(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
-    return _normal_kl_per_dim(q, p).sum(-1)
 
 
 KL_PER_DIM: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {
@@ -185,11 +195,16 @@ KL_PER_DIM: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {
 def kl_of(q: Distribution, p: Distribution) -> Tensor | None:
     """KL(q || p) in closed form, nats, of the broadcast batch; None where there is none."""
     rule = KL_PER_DIM.get((type(q), type(p)))
-    return None if rule is None else rule(q, p).sum(-1)
+    return None if rule is None else summed(rule(q, p), len(q.event_shape))
+
+
+@register_kl(DiagonalNormal, DiagonalNormal)
+def _normal_kl(q: DiagonalNormal, p: DiagonalNormal) -> Tensor | None:
+    return kl_of(q, p)  # so that torch's own kl_divergence knows it too
 
 
 def kl_per_dim_of(q: Distribution, p: Distribution) -> Tensor:
-    """KL(q || p) per dimension, nats, (..., D). TypeError where the two do not factorise together."""
+    """KL(q || p) of each number, nats, (..., *event). TypeError where the two do not factorise together."""
     try:
         rule = KL_PER_DIM[type(q), type(p)]
     except KeyError:

@@ -33,6 +33,13 @@ def no_noise(level: int, shape: torch.Size, like: Tensor) -> Tensor:
     return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
+def tempered(noise: Noise, temperature: float) -> Noise:
+    """The same noise, times a temperature: at 0 every draw of a normal, or of a flow, is its centre."""
+    if temperature == 1:
+        return noise
+    return lambda level, shape, like: temperature * noise(level, shape, like)
+
+
 def derived_seed(*parts: int | str) -> int:
     """63 bits that depend on every part: distinct uses of one seed do not share a stream."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()

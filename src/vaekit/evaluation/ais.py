@@ -19,8 +19,7 @@ from vaekit.densities.noise import IMAGES_PER_BLOCK, BlockNoise, derived_seed
 from vaekit.errors import ConfigError, NumericalError, is_out_of_memory
 from vaekit.evaluation.chunks import rows_at_once
 from vaekit.evaluation.hmc import EXTRA_NOISE, State, adapted, transition
-from vaekit.models.autoencoder import Model
-from vaekit.models.vae import VAE
+from vaekit.models.model import Model
 
 WARM_UP_CHAINS = 4
 SETTLING = 20  # trajectories at the start of the path before the warm-up climbs it
@@ -84,31 +83,37 @@ class Annealed:
 class Path:
     """log f_beta = log f_0 + beta * (log p(z) p(x | z) - log f_0) for images x, f_0 being p(z) or q(z | x)."""
 
-    def __init__(self, model: VAE, x: Tensor, context: Tensor | None, start: str) -> None:
+    def __init__(self, model: Model, x: Tensor, context: Tensor | None, start: str) -> None:
         self.model, self.x, self.context = model, x, context
         with torch.no_grad():
             self.p, self.q = model.p(context), model.q(x, context) if start == "posterior" else None
 
     def first(self, noise: Tensor) -> Tensor:
-        """Codes (S, B, D) drawn from f_0."""
-        return (self.p if self.q is None else self.q).from_noise(noise).detach()
+        """Codes (S, B, D) drawn from f_0, the numbers of a grid in a row."""
+        return self.model.layout.matrix([(self.p if self.q is None else self.q).from_noise(noise).detach()])
 
     def at(self, z: Tensor) -> State:
         """Both parts of log f_beta and their slopes."""
         z = z.detach().requires_grad_()
         with torch.enable_grad():
-            log_p, log_px = self.p.log_prob(z), self.model.decode(z, self.context).log_prob(self.x)
-            base = log_p if self.q is None else self.q.log_prob(z)
+            code = z.unflatten(-1, self.p.event_shape)
+            log_p, log_px = self.p.log_prob(code), self.model.decode((code,), self.context).log_prob(self.x)
+            base = log_p if self.q is None else self.q.log_prob(code)
             gain = log_px if self.q is None else log_px + log_p - base
             (base_slope,) = torch.autograd.grad(base.sum(), z, retain_graph=True)
             (gain_slope,) = torch.autograd.grad(gain.sum(), z)
         return State(z.detach(), base.detach(), gain.detach(), base_slope, gain_slope)
 
 
-def refuse_without_slopes(model: Model) -> VAE:
-    """The model, where it can be annealed. ConfigError for one without p(x), or whose codes are no continuous ones."""
-    if not isinstance(model, VAE):
+def refuse_without_slopes(model: Model) -> Model:
+    """The model, where it can be annealed. ConfigError for one without p(x), with several groups, or discrete codes."""
+    if not model.has_posterior:
         raise ConfigError("an autoencoder has no p(x) to bound; train a model with model.kind=vae")
+    if not model.one_group:
+        raise ConfigError(
+            f"annealing moves one group of codes, and this model has {len(model.layout.groups)}; "
+            "use vaekit evaluate RUN --samples 5000"
+        )
     if not model.likelihood.family.is_likelihood:
         raise ConfigError(f"{model.likelihood.family.__name__} is a loss and not a likelihood, so p(x) does not exist")
     device = next(model.parameters()).device
@@ -125,7 +130,7 @@ def refuse_without_slopes(model: Model) -> VAE:
 
 
 def annealed(
-    model: VAE,
+    model: Model,
     x: Tensor,
     settings: Annealing,
     seed: int,
@@ -191,7 +196,7 @@ class _Batch:
 
     def _noise(self, purpose: str, number: int, first_chain: int, chains: int) -> Tensor:
         """Standard normal (S, B, D + 2) of one transition, or of the draw before the first."""
-        x, dims = self.path.x, self.path.p.event_shape[0]
+        x, dims = self.path.x, self.path.model.layout.width
         shape = torch.Size((chains, len(x), dims + EXTRA_NOISE))
         return BlockNoise(derived_seed(self.seed, purpose, number), self.first_image, first_chain)(0, shape, x)
 
@@ -238,20 +243,18 @@ class Simulated(NamedTuple):
     """Images of the model's own, and the codes that they were drawn from: exact posterior samples."""
 
     x: Tensor  # (N, C, H, W)
-    codes: Tensor  # (N, D)
+    codes: Tensor  # (N, D), the numbers of a grid in a row
 
 
 @torch.no_grad()
-def simulated(model: VAE, count: int, seed: int, context: Tensor | None = None) -> Simulated:
+def simulated(model: Model, count: int, seed: int, context: Tensor | None = None) -> Simulated:
     """Draws of z ~ p(z), x ~ p(x | z); image i depends on (seed, i) alone."""
-    p = model.eval().p(context)
     like = next(model.parameters())
-    noise = BlockNoise(derived_seed(seed, "simulated"))(0, torch.Size((1, count, *p.noise_shape)), like)[0]
-    codes = p.from_noise(noise)
+    (codes,) = model.eval().draw(count, BlockNoise(derived_seed(seed, "simulated")), 1.0, context)
     images = []
     with torch.random.fork_rng([like.device] if like.device.type == "cuda" else []):
         for i in range(count):
             torch.manual_seed(derived_seed(seed, "simulated image", i))
             label = None if context is None else context[i : i + 1]
-            images.append(model.decode(codes[i : i + 1], label).sample())
-    return Simulated(torch.cat(images), codes)
+            images.append(model.decode((codes[i : i + 1],), label).sample())
+    return Simulated(torch.cat(images), model.layout.matrix([codes]))

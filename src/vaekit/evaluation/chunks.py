@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from vaekit.densities.codes import LatentDistribution
 from vaekit.densities.noise import SAMPLES_PER_BLOCK
 from vaekit.errors import NumericalError, is_out_of_memory, one_line
+from vaekit.models.model import Model
 from vaekit.models.trace import kl, log_weight
-from vaekit.models.vae import VAE
 
 # Images times samples decoded at once: large enough for the matrix kernels; on a CPU small enough for its caches
 ROWS = {"cpu": 4096, "cuda": 65536}
@@ -23,7 +22,7 @@ PAIRS_TO_COMPILE = {"cpu": 5_000_000, "cuda": 5_000_000}  # images times samples
 
 
 @torch.no_grad()
-def rows_at_once(model: VAE, device: torch.device) -> int:
+def rows_at_once(model: Model, device: torch.device) -> int:
     """How many images times samples to decode at once: what half of the free memory holds, and no more than pays."""
     wide = 0
 
@@ -34,12 +33,13 @@ def rows_at_once(model: VAE, device: torch.device) -> int:
     hooks = [module.register_forward_hook(measure) for module in model.likelihood.modules()]
     try:
         label = torch.zeros(1, dtype=torch.int64, device=device) if model.classes else None
-        like, p = next(model.parameters()), model.p(label)
-        model.decode(torch.zeros(1, *p.event_shape, dtype=like.dtype, device=device), label)
+        like = next(model.parameters())
+        codes = model.layout.codes(torch.zeros(1, model.layout.width, dtype=like.dtype, device=device))
+        model.decode(codes, label)
     finally:
         for hook in hooks:
             hook.remove()
-    wide = max(1, wide, p.width)  # of a mixture, a density for each component
+    wide = max(1, wide, model.p(label).width if model.one_group else 1)  # of a mixture, a density for each component
     most = ROWS["cuda"] if device.type == "cuda" else min(ROWS["cpu"], WIDEST_ON_CPU // wide)
     return max(1, min(most, free_memory(device) // (2 * TENSORS_AT_ONCE * 4 * wide)))
 
@@ -49,24 +49,6 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-class Given(NamedTuple):
-    """A batch of images, and what does not change with the sample."""
-
-    x: Tensor
-    q: LatentDistribution
-    p: LatentDistribution
-    context: Tensor | None
-
-    @classmethod
-    def of(cls, model: VAE, x: Tensor, context: Tensor | None) -> Given:
-        """Encoded once."""
-        return cls(x, model.q(x, context), model.p(context), context)
-
-    def noise_shape(self, samples: int) -> torch.Size:
-        """Of the noise of so many samples of each image."""
-        return torch.Size((samples, *self.q.batch_shape, *self.q.noise_shape))
 
 
 class Terms(NamedTuple):
@@ -81,7 +63,7 @@ class Chunks:
     """Decodes `rows` pairs of image and sample at once: fewer after the memory ran out, compiled where asked for."""
 
     def __init__(
-        self, model: VAE, rows: int, compiled: bool = False, say: Callable[[str], None] = lambda text: None
+        self, model: Model, rows: int, compiled: bool = False, say: Callable[[str], None] = lambda text: None
     ) -> None:
         self.model, self.rows, self.say = model, rows, say
         self._compiled = torch.compile(self._terms, fullgraph=True, dynamic=False) if compiled else None
@@ -93,29 +75,28 @@ class Chunks:
         return chunk - chunk % SAMPLES_PER_BLOCK if chunk > SAMPLES_PER_BLOCK else chunk  # no block is drawn twice
 
     @torch.no_grad()
-    def _terms(self, given: Given, noise: Tensor) -> Terms:
-        x, q, p, context = given
-        trace = self.model.trace(x, q, p, len(noise), lambda level, shape, like: noise, context)
-        rates = [kl(latent).expand(len(noise), len(x)) for latent in trace.latents]
+    def _terms(self, encoded: Any, noises: tuple[Tensor, ...]) -> Terms:
+        trace = self.model.trace(encoded, len(noises[0]), lambda level, shape, like: noises[level])
+        rates = [kl(latent).expand(trace.log_px.shape) for latent in trace.latents]
         return Terms(log_weight(trace), trace.log_px, torch.stack(rates).sum(0))
 
-    def __call__(self, given: Given, noise: Tensor) -> Terms:
-        """log-weights, log p(x | z) and KL for noise (k, B, *event)."""
-        if self._compiled is not None and self._shape in (None, noise.shape):
+    def __call__(self, encoded: Any, noises: tuple[Tensor, ...]) -> Terms:
+        """log-weights, log p(x | z) and KL for the noise (k, B, *event) of each group."""
+        if self._compiled is not None and self._shape in (None, noises[0].shape):
             try:
-                self._shape = noise.shape
-                return self._compiled(given, noise)
+                self._shape = noises[0].shape
+                return self._compiled(encoded, noises)
             except Exception as error:  # compilers raise whatever they like
                 if is_out_of_memory(error):
                     raise
                 self._compiled = None
                 self.say(f"cannot compile here, so the bounds are computed eagerly: {one_line(error)}")
-        return self._terms(given, noise)
+        return self._terms(encoded, noises)
 
-    def or_none(self, given: Given, noise: Tensor) -> Terms | None:
+    def or_none(self, encoded: Any, noises: tuple[Tensor, ...]) -> Terms | None:
         """The same; None where the memory ran out."""
         try:
-            return self(given, noise)
+            return self(encoded, noises)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

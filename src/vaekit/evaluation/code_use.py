@@ -10,10 +10,8 @@ from torch import Tensor
 from vaekit.data import passes
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
-from vaekit.densities.codebooks import Quantised
-from vaekit.models.autoencoder import Model
-from vaekit.models.posteriors import Quantiser
-from vaekit.models.vae import VAE
+from vaekit.densities.codebooks import Quantised, UniformCodes
+from vaekit.models.model import Model
 
 
 class CodeUse(NamedTuple):
@@ -51,9 +49,9 @@ class CodeUse(NamedTuple):
 @torch.no_grad()
 def code_use(model: Model, dataset: Dataset, pixels: Pixels, seed: int, *, batch: int = 500) -> CodeUse | None:
     """Counts over a data set, every image once; None for a model without a codebook."""
-    if not isinstance(model, VAE) or not isinstance(model.posterior, Quantiser):
+    if not model.one_group or not isinstance(prior := model.p_of_classes(), UniformCodes):
         return None
-    rows = len(model.posterior.codebook)
+    rows = len(prior.codebook)
     counts = torch.zeros(rows, dtype=torch.int64)
     for _, _, x, context in passes.over(model, dataset, pixels, seed, batch=batch):
         q = model.q(x, context)

@@ -21,9 +21,8 @@ from vaekit.evaluation.fidelity import SCALE_WEIGHTS, ms_ssim, ms_ssim_scales, p
 from vaekit.evaluation.information import information
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.evaluation.likelihood import Bounds, bounds
-from vaekit.models.autoencoder import Model
 from vaekit.models.likelihoods import Likelihood
-from vaekit.models.vae import VAE
+from vaekit.models.model import Model
 from vaekit.networks.pretrained.lpips import Lpips
 
 Metrics = dict[str, Any]
@@ -40,7 +39,7 @@ class Evaluation:
 
 def expected_seconds(model: Model, dataset: Dataset, pixels: Pixels, samples: int, seed: int) -> float:
     """How long the bounds will take, by a timed run on a few images."""
-    if not isinstance(model, VAE):
+    if not model.has_posterior:
         return 0.0
     few = dataset.subset(torch.arange(min(len(dataset), 64)))
     part = min(samples, 64)
@@ -74,15 +73,15 @@ def evaluate_model(
     content = content_size or dataset.shape[1:]
     found, use = None, None
     metrics: Metrics = {}
-    if isinstance(model, VAE):
+    if model.has_posterior:
         found = bounds(model, dataset, pixels, samples, seed, progress=progress, say=say)
         use = latent_use(model, dataset, pixels, seed)
         metrics |= _bound_metrics(found, model.likelihood, pixels, dataset.shape[0] * math.prod(content))
         metrics["latent_dim"] = len(use.active)
         if len(dataset) > 1:  # of one image there is no spread to measure
             metrics["active_units"] = int(use.active.sum())
-            if not model.posterior.discrete:  # a finite set of codes is no normal: how it is used is counted instead
-                metrics["aggregate_kl_nats"] = use.aggregate_gap_nats
+            if not use.discrete:  # a finite set of codes is no normal: how it is used is counted instead
+                metrics |= {"aggregate_kl_nats": use.aggregate_gap_nats} if use.has_covariance else {}
         counted = code_use(model, dataset, pixels, seed)
         metrics |= counted.metrics() if counted else {}
         told = information(model, dataset, pixels, seed)
@@ -139,7 +138,7 @@ def _reconstruction_metrics(
     device = next(model.parameters()).device
     scores = {"psnr_db": psnr, "ssim": ssim, "ms_ssim": ms_ssim} | ({"lpips": lpips.to(device)} if lpips else {})
     sums = dict.fromkeys((*scores, "distortion_nats", "distortion_without_code_nats"), 0.0)
-    middle = model.p().mean if isinstance(model, VAE) and not model.classes else None  # once: a flow's takes long
+    middle = model.centre() if model.has_prior and not model.classes else None  # once: a flow's takes long
     for _, images, x, context in passes.over(model, dataset, pixels, seed, batch=250):
         trace = model(x, 1, no_noise, context)
         decoded, target = trace.px.mean[0].clamp(0, 1).float(), images.float() / 255
@@ -147,13 +146,14 @@ def _reconstruction_metrics(
         for name, score in scores.items():
             sums[name] += float(score(decoded, target).double().sum())
         sums["distortion_nats"] -= float(trace.log_px.double().sum())
-        if isinstance(model, VAE):
-            code = model.p(context).mean if middle is None else middle
-            without = model.decode(code.expand(1, len(x), -1), context)
+        if model.has_prior:
+            codes = model.centre(context) if middle is None else middle
+            groups = zip(codes, model.layout.groups, strict=True)
+            without = model.decode(tuple(code.expand(1, len(x), *group.event) for code, group in groups), context)
             sums["distortion_without_code_nats"] -= float(without.log_prob(x).double().sum())
     means: Metrics = {name: total / len(dataset) for name, total in sums.items()}
     # the bounds have a VAE's distortion, averaged over the posterior; an autoencoder has no prior mean to decode
-    del means["distortion_nats" if isinstance(model, VAE) else "distortion_without_code_nats"]
+    del means["distortion_nats" if model.has_posterior else "distortion_without_code_nats"]
     return means | {"ms_ssim_scales": ms_ssim_scales(*content)} | ({"lpips_sha256": lpips.sha256} if lpips else {})
 
 

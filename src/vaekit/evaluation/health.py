@@ -16,8 +16,7 @@ from vaekit.data.pixels import Pixels
 from vaekit.evaluation.code_use import code_use
 from vaekit.evaluation.evaluate import Metrics
 from vaekit.evaluation.latents import latent_use
-from vaekit.models.autoencoder import Model
-from vaekit.models.vae import VAE
+from vaekit.models.model import Model
 
 UNUSED_SHARE = 0.5  # of the dimensions
 FEW_CODES = 0.25  # of the codebook's rows, or of the choices where they are fewer
@@ -219,7 +218,7 @@ class Watch:
     ) -> list[str]:
         """Sentences for a log after a validation. Costs a pass or two of the encoder over at most 1,000 images."""
         metrics: Metrics = {}
-        if isinstance(model, VAE):
+        if model.has_posterior:
             seen = dataset.subset(torch.arange(min(len(dataset), SEEN_IMAGES)))
             use = latent_use(model, seen, pixels, seed)
             metrics = {
@@ -228,7 +227,10 @@ class Watch:
                 "latent_dim": len(use.active),
             }
             counted = code_use(model, seen, pixels, seed)
-            metrics |= counted.metrics() if counted else {"aggregate_kl_nats": use.aggregate_gap_nats}
+            if counted:
+                metrics |= counted.metrics()
+            elif use.has_covariance:
+                metrics["aggregate_kl_nats"] = use.aggregate_gap_nats
         return self.heard(diagnose(metrics, history, first_loss))
 
     def heard(self, findings: Sequence[Finding]) -> list[str]:

@@ -18,10 +18,11 @@ from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.densities.codes import LOG_2PI, DiagonalNormal, LatentDistribution
 from vaekit.densities.noise import BlockNoise
-from vaekit.models.vae import VAE
+from vaekit.models.model import Model
 
 MOST_IMAGES = 10_000  # in the mixture q(z)
 MOST_TERMS = 2 * 10**8  # exponentials: codes times images times (dimensions + 4), about two seconds on one core
+FEWEST_CODES = 50  # for a mean with an error bar
 PAIRS_AT_ONCE = 2**19
 SATURATED = 0.9  # share of log N from which the estimate says only "at least"
 
@@ -89,14 +90,17 @@ class Information:
 
 @torch.no_grad()
 def information(
-    model: VAE, dataset: Dataset, pixels: Pixels, seed: int, *, batch: int = 500, pairs: int = PAIRS_AT_ONCE
+    model: Model, dataset: Dataset, pixels: Pixels, seed: int, *, batch: int = 500, pairs: int = PAIRS_AT_ONCE
 ) -> Information | None:
     """Over at most 10,000 images, evenly spread; codes of all of them where that is quick, else of a spread share.
 
     None where q(z | x) is no diagonal normal (then N x N densities are no matter of seconds, or, for quantised codes,
-    are no densities), where the model is conditional (each class has an aggregate of its own), and for one image.
+    are no densities), or where it depends on the codes of a group above; where the model is conditional (each class has
+    an aggregate of its own), for one image, and where codes are so long that there is time for too few of them.
     """
-    if model.classes or len(dataset) < 2:
+    if model.classes or len(dataset) < 2 or not model.one_group:
+        return None
+    if MOST_TERMS // (min(len(dataset), MOST_IMAGES) * (model.layout.width + 4)) < min(FEWEST_CODES, len(dataset)):
         return None
     device = next(model.parameters()).device
     parts: list[tuple[Tensor, ...]] = []
@@ -105,11 +109,14 @@ def information(
         if not isinstance(q, DiagonalNormal):
             return None
         noise = BlockNoise(seed, start)(0, torch.Size((1, *q.batch_shape, *q.noise_shape)), x)[0]
-        parts.append((q.loc, q.log_scale, q.from_noise(noise)))
+        parts.append(tuple(model.layout.matrix([part]) for part in (q.loc, q.log_scale, q.from_noise(noise))))
     rows = spread(len(dataset), MOST_IMAGES).to(device)
     loc, log_scale, z = (torch.cat(part)[rows] for part in zip(*parts, strict=True))
     own = spread(len(rows), max(2, MOST_TERMS // (len(rows) * (loc.shape[1] + 4)))).to(device)
-    return information_of(DiagonalNormal(loc, log_scale, validate_args=False), z, model.p(), own, pairs=pairs)
+    p = model.p()
+    if isinstance(p, DiagonalNormal):  # of a grid: its numbers in a row
+        p = p.flattened()
+    return information_of(DiagonalNormal(loc, log_scale, validate_args=False), z, p, own, pairs=pairs)
 
 
 def spread(count: int, most: int) -> Tensor:

@@ -17,8 +17,8 @@ from vaekit.data import passes
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.densities.noise import IMAGES_PER_BLOCK, BlockNoise, Noise, RepeatedNoise
-from vaekit.evaluation.chunks import PAIRS_TO_COMPILE, Chunks, Given, rows_at_once
-from vaekit.models.vae import VAE
+from vaekit.evaluation.chunks import PAIRS_TO_COMPILE, Chunks, rows_at_once
+from vaekit.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class StreamedLogMean:
 
 
 def bounds(
-    model: VAE,
+    model: Model,
     dataset: Dataset,
     pixels: Pixels,
     samples: int,
@@ -108,7 +108,7 @@ def bounds(
 
 @torch.no_grad()
 def bounds_of_each(
-    model: VAE,
+    model: Model,
     images: Tensor,
     pixels: Pixels,
     samples: int,
@@ -138,15 +138,17 @@ def bounds_of_batch(
 
     `noise_from` gives the noise of the samples from a first one on.
     """
-    given = Given.of(chunks.model, x, context)
+    encoded = chunks.model.encoded(x, context)
+    shapes = chunks.model.noise_shapes(encoded)
     stream = StreamedLogMean()
     distortion = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     rate = torch.zeros_like(distortion)
     first = 0
     while first < samples:
         count = min(chunks.count(len(x), samples), samples - first)
-        noise = noise_from(first)(0, given.noise_shape(count), x)
-        terms = chunks.or_none(given, noise)
+        noise = noise_from(first)
+        noises = tuple(noise(level, torch.Size((count, len(x), *shape)), x) for level, shape in enumerate(shapes))
+        terms = chunks.or_none(encoded, noises)
         if terms is None:
             chunks.halve(len(x))
             continue

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from vaekit.densities.noise import Noise, generator_noise
+from vaekit.models.layout import Codes, as_layout
 from vaekit.models.likelihoods import Conditional, Likelihood, NetworkFor
-from vaekit.models.trace import Trace
-from vaekit.models.vae import VAE
+from vaekit.models.model import Model
+from vaekit.models.trace import Latent, Trace
 
 
 class Encoder(Conditional):
     """Images to codes, without probability."""
 
-    def __init__(self, network_for: NetworkFor, latent_dim: int) -> None:
-        super().__init__(network_for(latent_dim))
+    def __init__(self, network_for: NetworkFor, event: tuple[int, ...]) -> None:
+        super().__init__(network_for(event[0]))
+        self.event = event
 
     def forward(self, x: Tensor) -> Tensor:
         return self.parameters_of(2 * x - 1)
@@ -36,14 +37,14 @@ def corrupted(x: Tensor, kind: str, level: float) -> Tensor:
     return x
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Model):
     """The plain or denoising autoencoder that VAEs are compared with: no latents, so rate 0 and no prior samples.
 
     While training, the input is corrupted and the clean image is the target. Vincent et al. 2010, JMLR 11.
     """
 
-    has_latents = False
-    classes = 0
+    has_prior = False
+    has_posterior = False
 
     def __init__(
         self,
@@ -55,41 +56,42 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.encoder, self.likelihood = encoder, likelihood
         self.corruption, self.level = corruption, level
+        self.layout = as_layout([encoder.event])
 
     def corrupt(self, x: Tensor) -> Tensor:
         """The input with the noise that it is trained to remove."""
         return corrupted(x, self.corruption, self.level)
 
-    def forward(
-        self,
-        x: Tensor,
-        samples: int = 1,
-        noise: Noise = generator_noise,
-        context: Tensor | None = None,
-        *,
-        stopped: bool = False,
-    ) -> Trace:
-        """One pass; `samples`, `noise` and `context` have nothing to act on."""
-        code = self.encoder(self.corrupt(x) if self.training else x)
+    def encoded(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x, self.encoder(self.corrupt(x) if self.training else x)
+
+    def noise_shapes(self, encoded: Any) -> tuple[torch.Size, ...]:
+        return ()
+
+    def infer(
+        self, encoded: Any, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False
+    ) -> tuple[Latent, ...]:
+        """Nothing: the code is no random variable."""
+        return ()
+
+    def trace(self, encoded: Any, samples: int = 1, noise: Noise = generator_noise, *, stopped: bool = False) -> Trace:
+        """One pass; `samples` and `noise` have nothing to act on."""
+        x, code = encoded
         px = self.likelihood(code.unsqueeze(0))
         return Trace(x, (), px, px.log_prob(x), x.new_zeros(()))
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """The code: (B, D)."""
-        code: Tensor = self.encoder(x)
-        return code
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, ...]:
+        return (self.encoder(x),)
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Distribution:
-        """p(x | z) for codes (*lead, D)."""
-        px: Distribution = self.likelihood(z)
+    def decode(
+        self,
+        codes: Codes,
+        context: Tensor | None = None,
+        *,
+        count: int | None = None,
+        noise: Noise = generator_noise,
+        temperature: float = 1.0,
+    ) -> Distribution:
+        (code,) = codes
+        px: Distribution = self.likelihood(code)
         return px
-
-    def adopt(self, draw: Callable[[int], Tensor]) -> None:
-        """Nothing: there is no prior."""
-
-    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor | None]]) -> None:
-        """As in the VAE."""
-        self.likelihood.calibrate((x, self.likelihood(self.encode(x)).mean) for x, _ in batches)
-
-
-Model = VAE | Autoencoder

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from vaekit.config.schema import ModelConfig, Part
+from vaekit.config.schema import LatentConfig, ModelConfig, Part
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.models import likelihoods as conditionals
 from vaekit.models import posteriors, priors
-from vaekit.models.autoencoder import Autoencoder, Encoder, Model
+from vaekit.models.autoencoder import Autoencoder, Encoder
 from vaekit.models.likelihoods import Likelihood
-from vaekit.models.posteriors import Posterior
+from vaekit.models.model import Model
+from vaekit.models.posteriors import Event, Posterior
 from vaekit.models.priors import Prior
 from vaekit.models.vae import VAE
 from vaekit.networks import trunks as networks
@@ -24,16 +25,22 @@ from vaekit.networks.trunks import Shape
 
 
 class Network(NamedTuple):
-    """A pair of trunks with the same options."""
+    """A pair of trunks with the same options; and another for codes that are grids, where the network has one."""
 
     encoder: Callable[..., nn.Module]
     decoder: Callable[..., nn.Module]
+    grid_encoder: Callable[..., nn.Module] | None = None
+    grid_decoder: Callable[..., nn.Module] | None = None
 
 
 NETWORKS: Mapping[str, Network] = {
     "mlp": Network(networks.mlp_encoder, networks.mlp_decoder),
-    "conv": Network(networks.conv_encoder, networks.conv_decoder),
-    "resnet": Network(networks.resnet_encoder, networks.resnet_decoder),
+    "conv": Network(
+        networks.conv_encoder, networks.conv_decoder, networks.conv_grid_encoder, networks.conv_grid_decoder
+    ),
+    "resnet": Network(
+        networks.resnet_encoder, networks.resnet_decoder, networks.resnet_grid_encoder, networks.resnet_grid_decoder
+    ),
 }
 POSTERIORS: Mapping[str, type[Posterior]] = {
     "diagonal": posteriors.DiagonalGaussian,
@@ -78,6 +85,31 @@ def build_model(config: ModelConfig, shape: Shape, classes: int = 0) -> Model:
     `classes` is how many the data has; a model with `context: class` is given them, others do not look.
     """
     classes = _classes(config, classes)
+    event = event_of(config, shape)
+    made = (
+        _flat_networks(config, shape, classes)
+        if config.latent is None
+        else _grid_networks(config, event, shape, classes)
+    )
+    likelihood: Likelihood = _choose(LIKELIHOODS, config.likelihood, "likelihood")(
+        made.decoder, shape, **config.likelihood.options
+    )
+    likelihood.event_dims = len(event)
+    if config.kind == "autoencoder":
+        return Autoencoder(Encoder(made.encoder, event), likelihood, config.corruption, config.corruption_level)
+    prior = _choose(PRIORS, config.prior, "prior")(event, shape, classes, **config.prior.options)
+    posterior = _choose(POSTERIORS, config.posterior, "posterior")(made.encoder, event, **config.posterior.options)
+    return VAE(prior, posterior, likelihood, classes)
+
+
+class Made(NamedTuple):
+    """How a part gets its network, from how many numbers it wants: of a code (or a place of it), of a pixel."""
+
+    encoder: Callable[[int], nn.Module]
+    decoder: Callable[[int], nn.Module]
+
+
+def _flat_networks(config: ModelConfig, shape: Shape, classes: int) -> Made:
     network: Network = _choose(NETWORKS, config.network, "network")
     options = config.network.options
 
@@ -94,19 +126,46 @@ def build_model(config: ModelConfig, shape: Shape, classes: int = 0) -> Model:
         made = network.decoder(config.latent_dim + CLASS_VECTOR, images, **options)
         return networks.WithVector(made, classes, CLASS_VECTOR)
 
-    likelihood = _choose(LIKELIHOODS, config.likelihood, "likelihood")(
-        decoder,
-        shape,
-        **config.likelihood.options,
-    )
+    return Made(encoder, decoder)
 
-    if config.kind == "autoencoder":
-        return Autoencoder(Encoder(encoder, config.latent_dim), likelihood, config.corruption, config.corruption_level)
-    prior = _choose(PRIORS, config.prior, "prior")(config.latent_dim, shape, classes, **config.prior.options)
-    posterior = _choose(POSTERIORS, config.posterior, "posterior")(
-        encoder, config.latent_dim, **config.posterior.options
-    )
-    return VAE(prior, posterior, likelihood, classes)
+
+def _grid_networks(config: ModelConfig, event: Event, shape: Shape, classes: int) -> Made:
+    network: Network = _choose(NETWORKS, config.network, "network")
+    to_grid, from_grid = network.grid_encoder, network.grid_decoder
+    if to_grid is None or from_grid is None:
+        have = " or ".join(name for name, each in NETWORKS.items() if each.grid_encoder)
+        raise ConfigError(f"the network '{config.network.kind}' gives no grid of codes; choose model.network={have}")
+    halvings, options = (shape[1] // event[1]).bit_length() - 1, config.network.options
+    more = CLASS_VECTOR if classes else 0
+
+    def told(made: nn.Module) -> nn.Module:
+        return networks.WithVector(made, classes, CLASS_VECTOR) if classes else made
+
+    def encoder(outputs: int) -> nn.Module:
+        return told(to_grid(shape[0] + more, outputs, halvings, **options))
+
+    def decoder(channels: int) -> nn.Module:
+        return told(from_grid(event[0] + more, channels, halvings, **options))
+
+    return Made(encoder, decoder)
+
+
+def event_of(config: ModelConfig, shape: Shape) -> Event:
+    """The shape of a code: (D,), or of a grid (C, h, w). ConfigError where no power of 2 leads from image to grid."""
+    if config.latent is None:
+        return (config.latent_dim,)
+    _, height, width = shape
+    side, short = config.latent.side, min(height, width)
+    factor = short // side
+    fits = short % side == 0 and factor >= 2 and factor & (factor - 1) == 0
+    if not fits or height % factor or width % factor:
+        sides = [short // 2**i for i in range(1, 7) if height % 2**i == 0 and width % 2**i == 0 and short >= 2**i]
+        allowed = f"choose model.latent.side={' or '.join(map(str, sides))}" if sides else "give images of even sides"
+        raise ConfigError(
+            f"images of {height}×{width} have no grid of codes with {side} places along the shorter side: it is the "
+            f"image divided by 2, 4, 8 …; {allowed}, or other images with data.size or data.pad"
+        )
+    return config.latent.channels, height // factor, width // factor
 
 
 def _classes(config: ModelConfig, classes: int) -> int:
@@ -128,12 +187,17 @@ def vae(
     posterior: Part | str = "diagonal",
     prior: Part | str = "standard",
     classes: int = 0,
+    latent: tuple[int, int] | None = None,
 ) -> VAE:
     """A VAE for (channels, height, width) from Python, part by part; with `classes`, one that is given the class.
 
+    `latent`, (channels, places along the shorter side), makes its code a small image instead of `latent_dim` numbers.
+
     Example:
-        >>> vae((1, 28, 28), 20, Part("mlp", {"widths": (200,)})).encode(torch.rand(5, 1, 28, 28)).shape
+        >>> vae((1, 28, 28), 20, Part("mlp", {"widths": (200,)})).encode(torch.rand(5, 1, 28, 28))[0].shape
         torch.Size([5, 20])
+        >>> vae((1, 28, 28), network="conv", latent=(2, 7)).encode(torch.rand(5, 1, 28, 28))[0].shape
+        torch.Size([5, 2, 7, 7])
     """
 
     def part(choice: Part | str) -> Part:
@@ -141,6 +205,7 @@ def vae(
 
     config = ModelConfig(
         latent_dim=latent_dim,
+        latent=None if latent is None else LatentConfig(channels=latent[0], side=latent[1]),
         network=part(network),
         likelihood=part(likelihood),
         posterior=part(posterior),

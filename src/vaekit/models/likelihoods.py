@@ -66,7 +66,7 @@ def set_precision(model: nn.Module, precision: torch.dtype | None) -> None:
 
 
 class Likelihood(Conditional):
-    """p(x | z): codes (*lead, D) to a distribution of images with batch (*lead).
+    """p(x | z): codes (*lead, *event) to a distribution of images with batch (*lead).
 
     `family` says what the numbers mean: its base measure, and whether it is a likelihood at all.
     """
@@ -79,14 +79,16 @@ class Likelihood(Conditional):
         numbers = outputs * shape[0] + shared
         super().__init__(network_for(numbers))
         self.numbers, self.outputs, self.shape = numbers, outputs, shape
+        self.event_dims = 1  # of a code; the model's builder says where it is another
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Distribution:
         """The distribution of images decoded from z; `context` broadcasts to its batch."""
-        lead = z.shape[:-1]
+        lead = z.shape[: z.ndim - self.event_dims]
         if context is not None:
             context = context.expand(lead).flatten()
-        values = self.parameters_of(z.flatten(0, -2) if len(lead) > 1 else z, context)
-        return self.decoded(values.reshape(*lead, self.numbers, *self.shape[1:]))
+        values = self.parameters_of(z.flatten(0, len(lead) - 1) if len(lead) > 1 else z, context)
+        # a fully convolutional decoder gives an image of whatever size the grid of codes has
+        return self.decoded(values.reshape(*lead, self.numbers, *values.shape[-2:]))
 
     def decoded(self, values: Tensor) -> Distribution:
         """From all that the network said of each pixel, (*lead, numbers, H, W)."""

@@ -15,7 +15,7 @@ from vaekit.models.trace import Latent, Objective, Trace, distortion
 from vaekit.objectives.evidence import rate
 from vaekit.objectives.learned import Learned
 from vaekit.objectives.matching import prior_draws
-from vaekit.objectives.needs import Facts, Needs
+from vaekit.objectives.needs import Facts, Needs, only_group
 
 SLOPE = 0.2  # of the leaky rectifiers, below 0
 
@@ -61,12 +61,12 @@ class Discriminated(Learned):
         self.network, self.cost, self.charge, self.reference, self.strength = network, cost, charge, reference, strength
 
     def forward(self, trace: Trace, step: Tensor) -> Tensor:
-        (latent,) = trace.latents
+        latent = only_group(trace, "a discriminator of codes")
         charged = self.charge(self.network(latent.z.flatten(2), stopped=True)).mean()
         return self.cost(trace) + self.strength(step) * charged + trace.penalty.mean()
 
     def own_loss(self, trace: Trace) -> Tensor:
-        (latent,) = trace.latents
+        latent = only_group(trace, "a discriminator of codes")
         codes, others = latent.z.detach().flatten(2), self.reference(latent).detach().flatten(2)
         return 0.5 * (F.softplus(-self.network(codes)).mean() + F.softplus(self.network(others)).mean())
 
@@ -101,7 +101,7 @@ def factor(
         lambda log_odds: log_odds,
         permuted,
         as_schedule(gamma),
-        Needs(latents=True, continuous=True, coupled=True),
+        Needs(latents=True, continuous=True, coupled=True, flat=True),
         learning_rate=learning_rate,
         betas=betas,
     )

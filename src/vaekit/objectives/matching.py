@@ -12,7 +12,7 @@ from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
 from vaekit.config.schema import Positive
 from vaekit.models.trace import Latent, Objective, Trace, distortion
 from vaekit.objectives.evidence import rate
-from vaekit.objectives.needs import Needs
+from vaekit.objectives.needs import Needs, only_group
 
 Kernel = Callable[[Tensor, float], Tensor]  # (squared distances, squared bandwidth) -> similarities in (0, 1]
 
@@ -66,7 +66,7 @@ class Mmd:
 
     def __call__(self, trace: Trace, step: Tensor) -> Tensor:
         alpha = self.alpha(step)
-        discrepancy = torch.stack([self.discrepancy(latent) for latent in trace.latents]).sum()
+        discrepancy = self.discrepancy(only_group(trace, "the MMD of codes and prior"))
         weighted = (alpha + self.strength(step) - 1) * discrepancy
         return distortion(trace) + (1 - alpha) * rate(trace) + weighted + trace.penalty.mean()
 

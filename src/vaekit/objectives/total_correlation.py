@@ -10,7 +10,7 @@ from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
 from vaekit.densities.codes import LatentDistribution
 from vaekit.models.trace import Latent, Objective, Trace, distortion, log_q
 from vaekit.objectives.aggregate import Sampling, log_aggregate
-from vaekit.objectives.needs import Facts, Needs
+from vaekit.objectives.needs import Facts, Needs, only_group
 
 
 class RateParts(NamedTuple):
@@ -33,18 +33,16 @@ def rate_parts(latent: Latent, images: int, sampling: Sampling) -> RateParts:
 class TotalCorrelation:
     """distortion + alpha * information + beta * correlation + gamma * marginals + penalty."""
 
-    needs = Needs(latents=True, continuous=True, factorised=True, coupled=True)
+    needs = Needs(latents=True, continuous=True, factorised=True, coupled=True, flat=True)
 
     def __init__(self, alpha: Schedule, beta: Schedule, gamma: Schedule, images: int, sampling: Sampling) -> None:
         self.alpha, self.beta, self.gamma, self.images, self.sampling = alpha, beta, gamma, images, sampling
 
     def __call__(self, trace: Trace, step: Tensor) -> Tensor:
         loss = distortion(trace) + trace.penalty.mean()
-        for latent in trace.latents:
-            parts = rate_parts(latent, self.images, self.sampling)
-            loss = loss + self.alpha(step) * parts.information
-            loss = loss + self.beta(step) * parts.correlation + self.gamma(step) * parts.marginals
-        return loss
+        parts = rate_parts(only_group(trace, "the total correlation"), self.images, self.sampling)
+        loss = loss + self.alpha(step) * parts.information
+        return loss + self.beta(step) * parts.correlation + self.gamma(step) * parts.marginals
 
 
 def total_correlation(

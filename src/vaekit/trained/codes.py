@@ -14,11 +14,10 @@ from torch import Tensor
 
 from vaekit.data import passes
 from vaekit.data.dataset import Dataset
-from vaekit.densities.codes import LatentDistribution
+from vaekit.densities.codes import SEEDED_DRAWS, DiagonalNormal, LatentDistribution
 from vaekit.densities.mixtures import Mixture
-from vaekit.densities.noise import BlockNoise, derived_seed
+from vaekit.densities.noise import BlockNoise, derived_seed, tempered
 from vaekit.errors import ConfigError
-from vaekit.models.vae import VAE
 from vaekit.trained.model import Trained
 from vaekit.trained.walks import _check_spread, _plane
 
@@ -43,7 +42,7 @@ def encode_dataset(trained: Trained, dataset: Dataset) -> Array:
     """Codes (posterior means) of a data set in order: (N, D)."""
     parts = []
     for _, _, x, context in passes.over(trained.model, dataset, trained.pixels, batch=BATCH):
-        parts.append(trained.model.encode(x, context).cpu())
+        parts.append(trained.layout.matrix(trained.model.encode(x, context)).cpu())
     return torch.cat(parts).numpy() if parts else np.zeros((0, trained.latent_dim), np.float32)
 
 
@@ -54,14 +53,14 @@ def posterior_codes(trained: Trained, images: Dataset, count: int, *, temperatur
     `temperature` multiplies the posterior's spread: at 0 every sample is the mean. ConfigError for an autoencoder.
     """
     model = trained.model
-    if not isinstance(model, VAE):
+    if not model.has_posterior:
         raise ConfigError("an autoencoder has no posterior to sample from; give a spread, or train a VAE")
     _check_spread(count, temperature)
     drawn = []
     for start, _, x, context in passes.over(model, images, trained.pixels, batch=BATCH):
-        q = model.q(x, context)
-        noise = BlockNoise(seed, start)(0, torch.Size((count, *q.batch_shape, *q.noise_shape)), q.mean)
-        drawn.append(q.from_noise(noise, temperature).transpose(0, 1).cpu())
+        noise = tempered(BlockNoise(seed, start), temperature)
+        latents = model.infer(model.encoded(x, context), count, noise)
+        drawn.append(trained.layout.matrix([latent.z for latent in latents]).transpose(0, 1).cpu())
     return torch.cat(drawn).numpy()
 
 
@@ -70,7 +69,7 @@ def aggregate_samples(trained: Trained, data: Dataset) -> Array:
 
     An autoencoder's codes are their own posterior.
     """
-    if not isinstance(trained.model, VAE):
+    if not trained.model.has_posterior:
         return encode_dataset(trained, data)
     return posterior_codes(trained, data, 1)[:, 0]
 
@@ -88,7 +87,7 @@ def quantile_grid(trained: Trained, side: int) -> Array:
     if side < 1:
         raise ConfigError(f"a grid of {side}×{side}: ask for 1 or more")
     middles = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    quantiles = prior_of(trained).quantile(middles).double().cpu().numpy()
+    quantiles = prior_of(trained).quantile(middles).double().flatten(1).cpu().numpy()
     return _plane(quantiles[:, 0], quantiles[:, 1])
 
 
@@ -103,28 +102,33 @@ def require_plane(trained: Trained) -> None:
 
 @torch.no_grad()
 def prior_moments(trained: Trained) -> tuple[Array, Array]:
-    """Mean and standard deviation of the prior, each float64 (D,): of a mixture as a whole, of a flow by 4,096 draws.
+    """Mean and standard deviation of the prior, each float64 (D,): of a mixture as a whole, of a flow, and of several
+    groups, by 4,096 draws.
 
     ConfigError for an autoencoder.
     """
+    if trained.model.has_prior and not trained.model.one_group:
+        drawn = prior_draws(trained).astype(np.float64)
+        return drawn.mean(0), drawn.std(0)
     p = prior_of(trained)
-    return p.mean.double().cpu().numpy(), p.stddev.double().cpu().numpy()
+    return p.mean.double().flatten().cpu().numpy(), p.stddev.double().flatten().cpu().numpy()
 
 
+@torch.no_grad()
 def prior_draws(trained: Trained) -> Array:
     """4,096 codes of the prior (4096, D), the same every time. ConfigError for an autoencoder."""
-    return prior_of(trained).seeded_draws().cpu().numpy()
+    model = trained.model
+    if model.has_prior and not model.one_group:
+        return trained.layout.matrix(model.draw(SEEDED_DRAWS, BlockNoise(0))).cpu().numpy()
+    return prior_of(trained).seeded_draws().flatten(1).cpu().numpy()
 
 
 def prior_of(trained: Trained) -> LatentDistribution:
-    """p(z); over all classes alike, where each has its own. ConfigError for an autoencoder."""
-    if not isinstance(trained.model, VAE):
+    """p(z) of a model with one group; over all classes alike, where each has its own. ConfigError for others."""
+    if not trained.model.has_prior:
         raise ConfigError("an autoencoder has no prior; measure in its own codes instead, or train a VAE")
     p = trained.model.p_of_classes()
-    return Mixture(p, p.like.new_zeros(p.batch_shape).log_softmax(0)) if p.batch_shape else p
-
-
-# Between two codes
-
-
-# Along dimensions and vectors
+    if not p.batch_shape:
+        return p
+    each = p.flattened() if isinstance(p, DiagonalNormal) else p
+    return Mixture(each, p.like.new_zeros(p.batch_shape).log_softmax(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from vaekit.data.images import bytes_of_floats, open_image, pad_to, to_shape
 from vaekit.data.pixels import Pixels, content_of
 from vaekit.densities.noise import BlockNoise, no_noise
 from vaekit.errors import ConfigError, DataError, suggest
-from vaekit.models.autoencoder import Model
 from vaekit.models.build import build_model
-from vaekit.models.vae import VAE
+from vaekit.models.layout import Layout, as_layout
+from vaekit.models.model import Model
 from vaekit.training.checkpoint import Checkpoint, load_checkpoint, load_weights, locate
 from vaekit.training.device import choose_device, place
 
@@ -50,11 +51,41 @@ class Trained:
         rows, columns = checkpoint.state["data"]["content_size"]
         self.content_size: tuple[int, int] = (rows, columns)  # without padding
         self.pixels = Pixels.of(config.data)
+        self.layout: Layout = model.layout  # of the matrices that codes are here
 
     @property
     def latent_dim(self) -> int:
-        """D, the length of a code."""
-        return self.config.model.latent_dim
+        """D, the columns of a matrix of codes."""
+        return self.layout.width
+
+    def only(self, groups: Sequence[str]) -> Trained:
+        """The same model, whose codes are these groups of latents alone: the others are decoded as the prior's mean.
+
+        ConfigError for a group that it has not.
+        """
+        if not groups:
+            return self
+        other = copy.copy(self)
+        other.layout = self.layout.only(groups)
+        return other
+
+    def at(self, size: tuple[int, int]) -> Trained:
+        """The same weights for images of another (height, width), where all layers are convolutions.
+
+        ConfigError for a model whose code is no grid, or a size that its halvings do not divide.
+        """
+        layout = self.model.layout
+        said = "×".join(map(str, size))
+        if not layout.is_grid:
+            raise ConfigError(f"a size of {said} is for models whose code is a grid (model.latent); leave --size out")
+        channels, rows, _ = layout.groups[0].event
+        factor = self.shape[1] // rows
+        if min(size) < factor or size[0] % factor or size[1] % factor:
+            raise ConfigError(f"this model's codes have 1/{factor} of an image's sides; choose multiples of {factor}")
+        other = copy.copy(self)
+        other.shape, other.content_size = (self.shape[0], *size), size
+        other.layout = as_layout([(channels, size[0] // factor, size[1] // factor)])
+        return other
 
     def prepare(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
         """uint8 (N, C, H, W) on the device, as the model sees them. DataError names an image that cannot be read."""
@@ -76,7 +107,7 @@ class Trained:
     def encode(self, images: ImageLike | Sequence[ImageLike]) -> Array:
         """Codes (posterior means) as float32 (N, D), for files, PIL images or arrays, one or several."""
         x = self.pixels.of_loose_images(self.prepare(images))
-        return torch.cat([self.model.encode(part) for part in x.split(BATCH)]).cpu().numpy()
+        return torch.cat([self.layout.matrix(self.model.encode(part)) for part in x.split(BATCH)]).cpu().numpy()
 
     @torch.no_grad()
     def decode(self, codes: Array | Tensor, labels: Tensor | None = None) -> Array:
@@ -85,13 +116,20 @@ class Trained:
         A conditional model decodes images of these classes, int64 (N,), or of the class that it was loaded with;
         ConfigError where there is none.
         """
+        return self.to_images(self.decoded_means(codes, labels))
+
+    @torch.no_grad()
+    def decoded_means(self, codes: Array | Tensor, labels: Tensor | None = None) -> Tensor:
+        """The same as floats (N, C, H, W), padding included."""
         z = torch.as_tensor(codes, dtype=torch.float32, device=self.device)
         z = z.unsqueeze(0) if z.ndim == 1 else z
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ConfigError(f"codes are {tuple(z.shape)} but this model decodes (N, {self.latent_dim})")
         rows = [slice(start, start + BATCH) for start in range(0, len(z), BATCH)]
-        means = [self.model.decode(z[part], None if labels is None else labels[part]).mean for part in rows]
-        return self.to_images(torch.cat(means))
+        return torch.cat([self._decoded(z[part], None if labels is None else labels[part]) for part in rows])
+
+    def _decoded(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        return self.model.decode(self.layout.codes(codes), labels, noise=no_noise, temperature=0.0).mean
 
     def reconstruct(self, images: ImageLike | Sequence[ImageLike]) -> Array:
         """Encode and decode: uint8 images."""
@@ -104,7 +142,7 @@ class Trained:
     @torch.no_grad()
     def sample_means(self, count: int, *, temperature: float = 1.0, seed: int = 0) -> Tensor:
         """The same as floats (N, C, H, W), padding included. Of a conditional model: each class in turn, or `given`."""
-        if not isinstance(self.model, VAE):
+        if not self.model.has_prior:
             raise ConfigError("an autoencoder has no prior to sample from; train a model with model.kind=vae")
         if count < 1 or not temperature >= 0:
             raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
@@ -126,7 +164,7 @@ class Trained:
     def labels_in_turn(self, count: int) -> Tensor | None:
         """The classes 0, 1, 2 … of `count` samples of a conditional model; None for others, and where one is given."""
         model = self.model
-        if not isinstance(model, VAE) or not model.classes or model.given is not None:
+        if not model.classes or model.given is not None:
             return None
         return torch.arange(count, device=self.device) % model.classes
 
@@ -163,10 +201,13 @@ def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     return list(images) if isinstance(images, list | tuple) else [images]
 
 
-def load(run: str | Path, *, which: str = "best", device: str = "cpu", given: str | None = None) -> Trained:
+def load(
+    run: str | Path, *, which: str = "best", device: str = "cpu", given: str | None = None, groups: Sequence[str] = ()
+) -> Trained:
     """The averaged weights of a run (its best checkpoint, or `latest`), or of one checkpoint folder.
 
-    `given` is the class, by name or number, that a conditional model is to take all images for.
+    `given` is the class, by name or number, that a conditional model is to take all images for; `groups` are those of
+    the latents that codes are made of, by default all.
     CheckpointError if there is no checkpoint, or if a byte of it changed; ConfigError for a class that it cannot take.
     """
     from vaekit.config.load import from_dict
@@ -179,10 +220,10 @@ def load(run: str | Path, *, which: str = "best", device: str = "cpu", given: st
     load_weights(model, checkpoint.tensors["ema"])
     trained = Trained(model, config, checkpoint, choose_device(device))
     if given is not None:
-        if not isinstance(model, VAE) or not model.classes:
+        if not model.classes:
             raise ConfigError(f"this model is not conditional on classes, so '{given}' cannot be given")
         model.given = torch.tensor([class_number(given, trained.class_names)], device=trained.device)
-    return trained
+    return trained.only(groups)
 
 
 def class_number(name: str, names: Sequence[str]) -> int:

@@ -19,7 +19,6 @@ from vaekit.errors import DataError
 from vaekit.evaluation.evaluate import bits_offset
 from vaekit.evaluation.fidelity import psnr, ssim
 from vaekit.evaluation.likelihood import Bounds, bounds_of_each
-from vaekit.models.vae import VAE
 from vaekit.trained.model import Trained
 
 BATCH = 128
@@ -101,7 +100,7 @@ def coding_of(trained: Trained) -> Coding:
     def without(reason: str) -> Coding:
         return Coding(values, trained.latent_dim, None, 0.0, reason)
 
-    if not isinstance(trained.model, VAE):
+    if not trained.model.has_posterior:
         return without("an autoencoder has no ELBO, so it implies no bits")
     if not likelihood.family.is_likelihood:
         return without("the model's loss is no likelihood, so it implies no bits")
@@ -127,7 +126,6 @@ class Scorer:
     def bounds(self, images: Tensor, labels: Tensor | None) -> Bounds:
         """The bounds of uint8 images (N, C, H, W) in the network's shape, each as if it were alone."""
         model, pixels = self.trained.model, self.trained.pixels
-        assert isinstance(model, VAE)
         return bounds_of_each(model, images, pixels, self.samples, self.seed, context=labels)
 
     def __call__(self, names: Sequence[str], images: Tensor, labels: Tensor | None = None) -> ScoredImages:
@@ -136,12 +134,13 @@ class Scorer:
         with torch.no_grad():
             codes = trained.model.encode(trained.pixels.of_loose_images(images), labels)
             decoded = trained.cropped(trained.model.decode(codes, labels).mean).clamp(0, 1)
+            matrix = trained.layout.matrix(codes).cpu()
         originals = trained.cropped(images.float() / 255)
         quality = zip(names, psnr(decoded, originals).tolist(), ssim(decoded, originals).tolist(), strict=True)
         return ScoredImages(
             originals.cpu(),
             decoded.cpu(),
-            codes.cpu(),
+            matrix,
             [
                 ImageScore(*close, *terms)
                 for close, terms in zip(quality, self._likelihoods(images, labels), strict=True)
@@ -149,7 +148,7 @@ class Scorer:
         )
 
     def _likelihoods(self, images: Tensor, labels: Tensor | None) -> Iterator[tuple[float | None, ...]]:
-        if not isinstance(self.trained.model, VAE):
+        if not self.trained.model.has_posterior:
             yield from [(None,) * 6] * len(images)
             return
         found = self.bounds(images, labels)

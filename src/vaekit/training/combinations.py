@@ -75,10 +75,31 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
         yield ("model", "context"), "an autoencoder takes no labels; remove it, or set model.kind=vae"
     if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
         yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
+    yield from _grid_problems(config)
     if config.model.kind == "vae":
         yield from _prior_problems(config)
         yield from _quantised_problems(config)
         yield from _free_bits_problems(config)
+
+
+def _grid_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    model = config.model
+    if model.latent is None:
+        return
+    if NETWORKS[model.network.kind].grid_encoder is None:
+        have = " or ".join(name for name, network in NETWORKS.items() if network.grid_encoder)
+        yield (
+            ("model", "network"),
+            f"'{model.network.kind}' gives no grid of codes; choose model.network={have}, or latent=null",
+        )
+    asked = ((("model", "posterior"), model.posterior.kind, POSTERIORS), (("model", "prior"), model.prior.kind, PRIORS))
+    for path, kind, table in asked if model.kind == "vae" else ():
+        if not table[kind].grids:
+            have = " or ".join(name for name, made in table.items() if made.grids)
+            yield (
+                path,
+                f"'{kind}' is of flat codes, and model.latent asks for a grid; choose {'.'.join(path)}={have}",
+            )
 
 
 def _prior_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -195,6 +216,8 @@ def _part_problems(config: Config, needs: Needs) -> Iterator[str]:
     said = " ".join([f"'{config.objective.kind}'", *(f"{k}={v}" for k, v in config.objective.options.items())])
     if needs.continuous and posterior.discrete:
         yield f"{said} needs codes with a density; {_of(POSTERIORS, 'posterior', _continuous)}, or objective=elbo"
+    if needs.flat and config.model.latent is not None:
+        yield f"{said} takes a code apart into numbers, which mean little alone in a grid; set model.latent=null"
     if needs.factorised and not posterior.factorises:
         yield f"{said} needs independent dimensions of the code; {_of(POSTERIORS, 'posterior', _independent)}"
     if needs.fixed_prior and not prior.fixed:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vaekit.errors import ConfigError
-from vaekit.models.autoencoder import Model
+from vaekit.models.model import Model
 from vaekit.processes import ALONE, World
 
 

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from vaekit.models.autoencoder import Model
+from vaekit.models.model import Model
 
 
 class Ema:

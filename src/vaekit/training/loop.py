@@ -22,9 +22,9 @@ from vaekit.data.splits import Splits
 from vaekit.densities.images import refusal
 from vaekit.densities.noise import derived_seed
 from vaekit.errors import DataError, NumericalError
-from vaekit.models.autoencoder import Model
 from vaekit.models.build import build_model
 from vaekit.models.likelihoods import set_precision
+from vaekit.models.model import Model
 from vaekit.objectives.build import build_objective
 from vaekit.objectives.learned import selection_of
 from vaekit.objectives.needs import Facts, needs_of
@@ -53,7 +53,7 @@ from vaekit.training.objective_weights import ObjectiveWeights
 from vaekit.training.optimizer import build_optimizer
 from vaekit.training.state import Progress, snapshot
 from vaekit.training.step import Counters, TrainStep, forward_of
-from vaekit.training.validation import adopt, calibrate, pictures_of, validate
+from vaekit.training.validation import adopt, calibrate, drawn_images, pictures_of, validate
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 SKIPPED_ROW_LIMIT = 10
@@ -98,7 +98,7 @@ class Trainer:
         adopt(self.model, splits.train, self.pixels, training.seed)  # weights that are loaded later take its place
         self.labels = splits.train.context(self.device) if self.model.classes else None
         pixels = splits.train.images[0].numel()
-        facts = Facts(len(splits.train), config.model.latent_dim)
+        facts = Facts(len(splits.train), self.model.layout.width)
         self.objective = build_objective(config.objective, self.steps_per_epoch, pixels, facts)
         self.own = ObjectiveWeights(self.objective.objective, self.device)
         self.optimizer = build_optimizer(self.model, training)
@@ -253,6 +253,8 @@ class Trainer:
             self._log(step)
         if self.world.size > 1:  # they stop at one step, on which they agree where they wait for each other anyway
             arrived = (arrived or [signal.SIGTERM]) if logging and self.world.any(bool(arrived)) else []
+        if validating and not last:  # what would be put elsewhere at the end is trained no more
+            self._restart(step)
         improved = self._validate(step) if validating else False
         due = step % training.checkpoint_every == 0 if training.checkpoint_every else validating
         if self.progress.finished or last:
@@ -264,6 +266,21 @@ class Trainer:
         if arrived and not self.progress.finished:
             name = signal.Signals(arrived[0]).name
             raise Interrupted(f"{name}: saved step {step}; go on with --resume --out {self.run}", arrived[0])
+
+    @torch.no_grad()
+    def _restart(self, step: int) -> None:
+        """Put unused codes of a codebook at encodings of training images, in the averaged weights too."""
+
+        def draw(count: int) -> Tensor:
+            images = drawn_images(self.splits.train, self.pixels, self.config.training.seed, f"restart {step}", count)
+            return images.to(self.device)
+
+        moved, averaged = self.model.restart(draw), dict(self.ema.model.named_parameters())
+        for name, rows in moved.items():
+            weight = self.model.get_parameter(name)
+            self.world.copy_from_leader([weight])
+            averaged[name][rows] = weight[rows]
+            self.logger.message(f"{len(rows)} of {len(weight)} codes are used by no image, and start again from images")
 
     def _row(self, step: int, split: str, values: Mapping[str, float]) -> dict[str, Any]:
         at = torch.tensor(step - 1)  # the schedules' values in the update that was just made

@@ -14,7 +14,7 @@ from vaekit.config.schema import Config
 from vaekit.data.splits import Splits
 from vaekit.densities.noise import derived_seed
 from vaekit.errors import CheckpointError
-from vaekit.models.autoencoder import Model
+from vaekit.models.model import Model
 from vaekit.processes import World
 from vaekit.training.acceleration import Choices
 from vaekit.training.checkpoint import Checkpoint, load_weights, point, prune, saved_steps

@@ -10,9 +10,8 @@ from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import Pixels
 from vaekit.densities.noise import BlockNoise, derived_seed, no_noise
 from vaekit.errors import DataError
-from vaekit.models.autoencoder import Model
+from vaekit.models.model import Model
 from vaekit.models.trace import Objective, terms
-from vaekit.models.vae import VAE
 from vaekit.objectives.learned import selection_of, with_own
 from vaekit.objectives.needs import needs_of
 from vaekit.training.device import seeded
@@ -65,19 +64,19 @@ def adopt(model: Model, train: Dataset, pixels: Pixels, seed: int) -> None:
 
     DataError for a prior with more components than there are images.
     """
-    components = model.prior.components if isinstance(model, VAE) else 0
-    if components > len(train):
+    if model.components > len(train):
         raise DataError(
-            f"a prior of {components:,} components has more than the {len(train):,} training images; "
+            f"a prior of {model.components:,} components has more than the {len(train):,} training images; "
             f"set model.prior.components={len(train)} or less"
         )
+    model.adopt(lambda count: drawn_images(train, pixels, seed, "pseudo-inputs", count))
 
-    def draw(count: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derived_seed(seed, "pseudo-inputs"))
-        rows = torch.randperm(len(train), generator=generator)[:count]
-        return pixels.for_evaluation(train.subset(rows).images, 0, seed)
 
-    model.adopt(draw)
+def drawn_images(train: Dataset, pixels: Pixels, seed: int, purpose: str, count: int) -> Tensor:
+    """At most `count` training images (N, C, H, W) in an order that (seed, purpose) draws, as the model sees them."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, purpose))
+    rows = torch.randperm(len(train), generator=generator)[:count]
+    return pixels.for_evaluation(train.subset(rows).images, 0, seed)
 
 
 @torch.no_grad()
@@ -92,6 +91,6 @@ def pictures_of(
     context = passes.context_of(model, dataset, 0, len(x))
     decoded = model(x, 1, no_noise, context).px.mean[0]
     shown = {"reconstructions": torch.cat([x, decoded]).clamp(0, 1).cpu()}
-    if isinstance(model, VAE):
+    if model.has_prior:
         shown["samples"] = model.generate(len(x), BlockNoise(seed), context=context).mean.clamp(0, 1).cpu()
     return shown

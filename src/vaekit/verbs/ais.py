@@ -21,7 +21,7 @@ from vaekit.evaluation.chunks import Chunks, rows_at_once
 from vaekit.evaluation.information import spread
 from vaekit.evaluation.likelihood import bounds_of_batch
 from vaekit.evaluation.report import write_annealing
-from vaekit.models.vae import VAE
+from vaekit.models.model import Model
 from vaekit.trained.model import Trained, load
 from vaekit.trained.run import dataset_of, run_folder
 from vaekit.training.checkpoint import checkpoint_digest, locate
@@ -94,7 +94,7 @@ def _seen(trained: Trained, dataset: Dataset, rows: Tensor, seed: int) -> tuple[
     return torch.cat(parts), labels
 
 
-def _seconds_of_one(model: VAE, x: Tensor, context: Tensor | None, settings: Annealing, seed: int) -> float:
+def _seconds_of_one(model: Model, x: Tensor, context: Tensor | None, settings: Annealing, seed: int) -> float:
     """Of one trajectory, by a short run on these images."""
     short = replace(settings, temperatures=min(TRIAL, settings.temperatures))
     few = x[:64], None if context is None else context[:64]
@@ -122,7 +122,7 @@ def _measured(found: Annealed, settings: Annealing) -> Metrics:
     }
 
 
-def _importance(model: VAE, x: Tensor, context: Tensor | None, seed: int) -> Metrics:
+def _importance(model: Model, x: Tensor, context: Tensor | None, seed: int) -> Metrics:
     """The importance-weighted bound of the same images."""
     chunks, found = Chunks(model, rows_at_once(model, x.device)), []
     for first in range(0, len(x), 64):
@@ -133,7 +133,7 @@ def _importance(model: VAE, x: Tensor, context: Tensor | None, seed: int) -> Met
 
 
 def gap(
-    model: VAE,
+    model: Model,
     images: int,
     settings: Annealing,
     seed: int,

@@ -16,7 +16,6 @@ from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.report import csv_text
 from vaekit.files import write_text_atomically
-from vaekit.models.vae import VAE
 from vaekit.plots.anomalies import elbo_histogram
 from vaekit.trained.model import Trained, load
 from vaekit.trained.own_images import SAMPLES, ImageScore, ScoredImages, Scorer, read_images, refuse_failures
@@ -69,7 +68,7 @@ def anomalies(
     DataError where no image can be read, or the test set is empty; ConfigError for an autoencoder.
     """
     trained = load(run, which=which, device=device, given=given)
-    if not isinstance(trained.model, VAE):
+    if not trained.model.has_posterior:
         raise ConfigError("an autoencoder has no ELBO to rank by; train a model with model.kind=vae")
     scorer, folder = Scorer(trained, samples, seed), run_folder(Path(run))
     reading = read_images(scorer, places) if places else None

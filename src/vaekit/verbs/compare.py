@@ -14,7 +14,6 @@ from vaekit import plots
 from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.comparison import Comparison, comparison
-from vaekit.models.vae import VAE
 from vaekit.plots.compare import Shown, comparison_sheet
 from vaekit.trained.codes import encode_dataset
 from vaekit.trained.model import Trained, load
@@ -141,12 +140,11 @@ def codes_of(model: Trained, dataset: Dataset, most: int) -> tuple[Array, torch.
 
 def samples_of(model: Trained, codes: Array | None, count: int, seed: int = 0) -> tuple[str, Array]:
     """(where they are from, decoded means (N, C, H, W)): the prior of a VAE, or a normal fitted to `codes`."""
-    if isinstance(model.model, VAE):
+    if model.model.has_prior:
         return "samples from the prior", model.cropped(model.sample_means(count, seed=seed)).cpu().numpy()
     assert codes is not None
     z = normal_of(codes, count, seed)
-    with torch.no_grad():
-        means = model.model.decode(torch.from_numpy(z).to(model.device)).mean
+    means = model.decoded_means(z)
     return "samples from a normal fitted to training codes (no prior)", model.cropped(means).cpu().numpy()
 
 
@@ -161,7 +159,7 @@ def normal_of(codes: Array, count: int, seed: int) -> Array:
 
 
 def _shown(label: str, model: Trained, originals: Originals, metrics: Mapping[str, Any], data_dir: str | None) -> Shown:
-    codes = None if isinstance(model.model, VAE) else codes_of(model, dataset_of(model, "train", data_dir), CODES)[0]
+    codes = None if model.model.has_prior else codes_of(model, dataset_of(model, "train", data_dir), CODES)[0]
     source, samples = samples_of(model, codes, IMAGES * SAMPLE_ROWS)
     numbers = [
         f"{name} {metrics[key]:.2f} nats"

@@ -16,10 +16,9 @@ from vaekit.data.batches import Batches
 from vaekit.data.pixels import Pixels
 from vaekit.data.splits import Splits, load_splits
 from vaekit.densities.images import refusal
-from vaekit.models.autoencoder import Model
 from vaekit.models.build import build_model
+from vaekit.models.model import Model
 from vaekit.models.trace import terms
-from vaekit.models.vae import VAE
 from vaekit.objectives import Facts
 from vaekit.objectives.build import build_objective
 from vaekit.training.device import choose_device
@@ -89,9 +88,9 @@ def _model(config: Config, splits: Splits) -> Iterator[Finding]:
     adopt(model, splits.train, Pixels.of(config.data), config.training.seed)
     weights = sum(p.numel() for p in model.parameters())
     pixels = math.prod(shape)
-    yield Finding("ok", "model", f"{weights:,} weights; {pixels:,} values to {config.model.latent_dim} and back")
-    if config.model.latent_dim >= pixels:
-        text = f"latent_dim {config.model.latent_dim} is not below the {pixels} values of an image"
+    yield Finding("ok", "model", f"{weights:,} weights; {pixels:,} values to {model.layout.width} and back")
+    if model.layout.width >= pixels:
+        text = f"a code of {model.layout.width} numbers is not below the {pixels} values of an image"
         yield Finding("look", "latent_dim", text)
     per_image = _activation_bytes(model, shape)
     images = min(config.training.batch_size, len(splits.train))
@@ -141,7 +140,8 @@ def _objective(config: Config, splits: Splits) -> Iterator[Finding]:
     batches = Batches(splits.train, config.training.batch_size, config.training.seed)
     steps = max(1, round(config.training.epochs * batches.steps_per_epoch))
     pixels = math.prod(splits.train.shape)
-    facts = Facts(len(splits.train), config.model.latent_dim)
+    model = build_model(replace(config.model), splits.train.shape, len(splits.train.class_names))
+    facts = Facts(len(splits.train), model.layout.width)
     built = build_objective(config.objective, batches.steps_per_epoch, pixels, facts)
     ends = {name: (float(s(torch.tensor(0))), float(s(torch.tensor(steps)))) for name, s in built.schedules.items()}
     if "beta" in ends:
@@ -155,7 +155,6 @@ def _objective(config: Config, splits: Splits) -> Iterator[Finding]:
     indices = batches.indices(0)[:FIRST_IMAGES]
     seed = config.training.seed
     x = Pixels.of(config.data).for_training(batches.gather(indices), indices, torch.tensor(0), seed)
-    model = build_model(replace(config.model), splits.train.shape, len(splits.train.class_names))
     context = splits.train.context(x.device)[indices] if model.classes else None
     trace = model(x, context=context)
     values = terms(trace)
@@ -168,5 +167,5 @@ def _objective(config: Config, splits: Splits) -> Iterator[Finding]:
     schedule = build_learning_rate(config.training, batches.steps_per_epoch, steps)
     rates = [float(schedule(torch.tensor(at))) for at in (0, steps // 2, steps - 1)]
     yield Finding("ok", "learning rate", "first, middle, last step: " + ", ".join(f"{rate:.3g}" for rate in rates))
-    if isinstance(model, VAE) and config.objective.kind == "elbo" and steps < 100:
+    if model.has_posterior and config.objective.kind == "elbo" and steps < 100:
         yield Finding("look", "length", f"only {steps} updates in all; raise training.epochs or lower batch_size")

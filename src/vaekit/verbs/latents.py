@@ -19,7 +19,6 @@ from vaekit.data.store import find_images
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.evaluation.latents import LatentUse
 from vaekit.files import save_array, storage_errors, write_text_atomically
-from vaekit.models.vae import VAE
 from vaekit.trained import walks
 from vaekit.trained.codes import aggregate_samples, prior_draws
 from vaekit.trained.run import Array, Made, OpenRun
@@ -143,7 +142,7 @@ def draw_latents(opened: OpenRun, use: LatentUse, data: Dataset, split: str, pro
 def _prior(opened: OpenRun, use: LatentUse) -> dict[str, Array]:
     """The prior as `plots.histograms` takes it: a normal's moments, draws of another, nothing for an autoencoder."""
     model = opened.trained.model
-    if use.has_kl_per_dim and not (model.classes or (isinstance(model, VAE) and model.prior.discrete)):
+    if use.has_kl_per_dim and not (model.classes or use.discrete):
         return {"prior_mean": use.prior_mean.numpy(), "prior_std": use.prior_std.numpy()}
     return {"prior_draws": prior_draws(opened.trained)} if use.has_prior else {}
 

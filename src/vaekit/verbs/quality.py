@@ -20,7 +20,6 @@ from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.features import accuracy, extractor_for
 from vaekit.evaluation.report import write_quality
 from vaekit.evaluation.sets import ImageSource, SetScore, score_metrics, score_sources
-from vaekit.models.vae import VAE
 from vaekit.trained.codes import MOST_IMAGES, aggregate_samples, some_rows
 from vaekit.trained.model import BATCH, Trained, load
 from vaekit.trained.run import run_folder
@@ -130,7 +129,7 @@ def sources_of(trained: Trained, data: Dataset, seed: int, drawn: bool = False) 
     }
     if drawn:
         found["reconstructions_drawn"] = lambda n: _reconstructed(trained, data.subset(torch.arange(n)), seed)
-    if isinstance(trained.model, VAE):
+    if trained.model.has_prior:
         found["prior_samples"] = lambda n: trained.cropped(trained.sample_means(n, seed=seed)).cpu()
         if drawn:
             found["prior_samples_drawn"] = lambda n: _prior_draws(trained, n, seed)
@@ -176,14 +175,8 @@ def joined(first: Dataset, second: Dataset) -> Dataset:
     return Dataset(torch.cat([first.images, second.images]), labels, first.class_names)
 
 
-@torch.no_grad()
 def _decoded(trained: Trained, codes: Array) -> Tensor:
-    z, labels = torch.as_tensor(codes, dtype=torch.float32, device=trained.device), trained.labels_in_turn(len(codes))
-    means = [
-        trained.model.decode(z[rows], None if labels is None else labels[rows]).mean
-        for rows in (slice(first, first + BATCH) for first in range(0, len(z), BATCH))
-    ]
-    return trained.cropped(torch.cat(means)).cpu()
+    return trained.cropped(trained.decoded_means(codes, trained.labels_in_turn(len(codes)))).cpu()
 
 
 @torch.no_grad()
@@ -196,7 +189,6 @@ def _reconstructed(trained: Trained, images: Dataset, seed: int | None) -> Tenso
 
 @torch.no_grad()
 def _prior_draws(trained: Trained, count: int, seed: int) -> Tensor:
-    assert isinstance(trained.model, VAE)
     labels = trained.labels_in_turn(count)
     parts = []
     with _seeded(seed):

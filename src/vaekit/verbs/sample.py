@@ -12,7 +12,6 @@ from vaekit import plots
 from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError
 from vaekit.files import save_array
-from vaekit.models.vae import VAE
 from vaekit.trained import walks
 from vaekit.trained.codes import aggregate_samples, posterior_codes, quantile_grid, require_plane
 from vaekit.trained.run import Array, Made, OpenRun, as_floats
@@ -35,7 +34,7 @@ def sample(
     """samples/<sampler>_samples.png; a sampler other than the prior is fitted on first use, and kept with the run."""
     trained = opened.trained
     if sampler == PRIOR:
-        if not isinstance(trained.model, VAE):
+        if not trained.model.has_prior:
             raise ConfigError("an autoencoder has no prior to sample from; use --sampler mixture, or train a VAE")
         images = trained.sample(count, temperature=temperature, seed=seed)
         title = f"{plots.counted(count, 'sample')} from the prior, temperature {temperature:g}"

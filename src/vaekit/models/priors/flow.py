@@ -13,7 +13,7 @@ from torch.func import functional_call
 from vaekit.config.schema import Count
 from vaekit.densities.codes import LOG_2PI, LatentDistribution
 from vaekit.errors import ConfigError
-from vaekit.models.posteriors import Posterior
+from vaekit.models.posteriors import Event, Posterior
 from vaekit.models.priors.normal import Prior
 from vaekit.networks.trunks import Shape
 
@@ -98,7 +98,7 @@ class Flow(Prior):
 
     def __init__(
         self,
-        latent_dim: int,
+        event: Event,
         shape: Shape,
         classes: int = 0,
         *,
@@ -106,7 +106,8 @@ class Flow(Prior):
         transforms: Count = 2,
         hidden: Count = 64,
     ) -> None:
-        super().__init__(latent_dim, shape, classes)
+        super().__init__(event, shape, classes)
+        (latent_dim,) = event
         try:
             import zuko
         except ImportError:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vaekit.config.schema import Count, Share
 from vaekit.densities.codes import DiagonalNormal
 from vaekit.densities.mixtures import Mixture
-from vaekit.models.posteriors import Posterior
+from vaekit.models.posteriors import Event, Posterior
 from vaekit.models.priors.normal import PRIOR_LOG_SCALE, Prior
 from vaekit.networks.trunks import Shape
 
@@ -40,7 +40,7 @@ class GaussianMixture(Prior):
 
     def __init__(
         self,
-        latent_dim: int,
+        event: Event,
         shape: Shape,
         classes: int = 0,
         *,
@@ -48,7 +48,8 @@ class GaussianMixture(Prior):
         weights: Weights = "learned",
         spread: Share = 0.5,
     ) -> None:
-        super().__init__(latent_dim, shape, classes)
+        super().__init__(event, shape, classes)
+        (latent_dim,) = event
         self.components = components
         scale = torch.full((components, latent_dim), 1 - spread**2).sqrt()
         self.loc = nn.Parameter(spread * torch.randn(components, latent_dim))

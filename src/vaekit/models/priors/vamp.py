@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vaekit.config.schema import Count
 from vaekit.densities.mixtures import Mixture
 from vaekit.errors import ConfigError
-from vaekit.models.posteriors import Posterior
+from vaekit.models.posteriors import Event, Posterior
 from vaekit.models.priors.mixture import ComponentWeights, Weights
 from vaekit.models.priors.normal import Prior
 from vaekit.networks.trunks import Shape
@@ -30,7 +30,7 @@ class Vamp(Prior):
 
     def __init__(
         self,
-        latent_dim: int,
+        event: Event,
         shape: Shape,
         classes: int = 0,
         *,
@@ -39,7 +39,7 @@ class Vamp(Prior):
         start: Literal["images", "moments"] = "images",
         weights: Weights = "uniform",
     ) -> None:
-        super().__init__(latent_dim, shape, classes)
+        super().__init__(event, shape, classes)
         if classes:
             raise ConfigError(
                 "a vamp prior has no labels for its pseudo-inputs; set model.context=none, or model.prior=per-class"

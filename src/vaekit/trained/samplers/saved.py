@@ -19,13 +19,13 @@ from safetensors.numpy import save as to_safetensors
 
 from vaekit.errors import CheckpointError, ConfigError, suggest
 from vaekit.files import PARTIAL, storage_errors
-from vaekit.models.vae import VAE
 from vaekit.trained.model import Trained
 from vaekit.trained.samplers.flow import FlowSampler
 from vaekit.trained.samplers.mixture import MixtureSampler
 
 Array = np.ndarray[Any, Any]
 FORMAT = 1
+MOST_COLUMNS = 1024  # of codes that a sampler is fitted to
 HELD_OUT = 0.1  # of the codes, to say how well a sampler describes what it was not fitted to
 
 
@@ -77,6 +77,11 @@ def fit_sampler(trained: Trained, kind: str, codes: Array, *, seed: int = 0) -> 
     `held_out_prior_nats` that under the prior: what the sampler gains is the difference.
     """
     family = sampler_named(kind)
+    if codes.shape[1] > MOST_COLUMNS:
+        raise ConfigError(
+            f"a sampler of {codes.shape[1]:,} columns would take gigabytes and minutes, {MOST_COLUMNS:,} is the most; "
+            "choose --group where there are several, fewer model.latent.channels or places, or sample from the prior"
+        )
     if len(codes) < 2:
         raise ConfigError(f"a sampler cannot be fitted to {len(codes)} codes; give 2 or more images")
     order = np.random.default_rng(seed).permutation(len(codes))
@@ -169,9 +174,11 @@ def sampler_folder(run: Path, kind: str) -> Path:
 
 @torch.no_grad()
 def _prior_log_prob(trained: Trained, codes: Array) -> float | None:
-    if not isinstance(trained.model, VAE) or trained.model.prior.discrete:  # a mass says nothing beside a density
+    if not trained.model.one_group:
         return None
-    p, z = trained.model.p_of_classes(), torch.as_tensor(codes, device=trained.device)
+    p, z = trained.model.p_of_classes(), trained.layout.codes(torch.as_tensor(codes, device=trained.device))[0]
+    if z is None or not p.has_rsample:  # a mass says nothing beside a density
+        return None
     if not p.batch_shape:
         return float(p.log_prob(z).double().mean())
     each = p.log_prob(z[:, None]).double()  # (N, classes)
