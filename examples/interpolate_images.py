@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vaekit import load, plots, train
-from vaekit.trained.run import as_floats, dataset_of
+from vaekit.trained.run import as_floats, open_run
 from vaekit.trained.walks import interpolate
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -20,12 +20,13 @@ parser.add_argument("--files", nargs=2, metavar=("A", "B"), help="two images of 
 parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
 options = parser.parse_args()
 
-vae = load(train(options.recipe, *options.overrides, out=options.out, resume=True))
+run = train(options.recipe, *options.overrides, out=options.out, resume=True)
+vae = load(run)
 
 if options.files:
     start, end = vae.encode(options.files)
 else:
-    test = dataset_of(vae, "test", None)
+    test = open_run(run).dataset("test")
     other = int((test.labels != test.labels[0]).nonzero()[0]) if test.labels is not None else 1
     start, end = vae.encode(list(vae.to_images(test.images[[0, other]] / 255)))
 

@@ -6,7 +6,7 @@ import torch
 from vaekit import load, train
 from vaekit.errors import ConfigError
 from vaekit.evaluation.likelihood import bounds
-from vaekit.trained.run import dataset_of, open_run
+from vaekit.trained.run import open_run
 from vaekit.verbs.evaluate import evaluate
 from vaekit.verbs.interpolate import interpolate
 from vaekit.verbs.sample import sample
@@ -22,7 +22,7 @@ def run(tmp_path_factory):
 def test_the_label_says_which_digit_is_drawn(run):
     """The nearest class mean of a sample is the class that was asked for, far more often than one time in ten."""
     trained = load(run)
-    train_set = dataset_of(trained, "train", None)
+    train_set = open_run(run).dataset("train")
     means = torch.stack([train_set.images[train_set.labels == k].float().mean(0).flatten() for k in range(10)])
     drawn = trained.sample_means(200, seed=1).flatten(1) * 255
     asked = torch.arange(200) % 10
@@ -33,7 +33,7 @@ def test_the_label_says_which_digit_is_drawn(run):
 
 def test_the_right_labels_explain_the_images_better(run):
     trained = load(run)
-    test = dataset_of(trained, "test", None)
+    test = open_run(run).dataset("test")
     wrong = type(test)(test.images, (test.labels + 1) % 10, test.class_names)
     nll = [bounds(trained.model, data, trained.pixels, 5, 0).nll_nats for data in (test, wrong)]
     assert nll[0] < nll[1] - 2
@@ -42,7 +42,7 @@ def test_the_right_labels_explain_the_images_better(run):
 
 def test_loose_images_need_a_class_and_take_the_one_that_is_given(run):
     trained = load(run)
-    images = list(dataset_of(trained, "test", None).images[:2, 0].numpy())
+    images = list(open_run(run).dataset("test").images[:2, 0].numpy())
     with pytest.raises(ConfigError, match=r"conditional on 10 classes: give the label .*--given"):
         trained.encode(images)
     given = load(run, given="5")

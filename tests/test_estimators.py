@@ -26,7 +26,7 @@ from vaekit.models.likelihoods import set_precision
 from vaekit.models.priors import Prior
 from vaekit.selftest.linear_gaussian import COLUMNS, SHAPE, SIGMA, linear_vae
 from vaekit.trained.model import load
-from vaekit.trained.run import dataset_of
+from vaekit.trained.run import open_run
 from vaekit.verbs.train import train
 
 IMAGES = 32
@@ -359,7 +359,7 @@ def bf16_run(tmp_path_factory):
 
 def test_bf16_networks_change_the_elbo_by_less_than_a_thousandth(bf16_run):
     trained = load(bf16_run)
-    data, found = dataset_of(trained, "test", None), []
+    data, found = open_run(bf16_run).dataset("test"), []
     for precision in (None, torch.bfloat16):
         set_precision(trained.model, precision)
         found.append(float(bounds(trained.model, data, trained.pixels, 20, 0).elbo.mean()))
@@ -369,7 +369,7 @@ def test_bf16_networks_change_the_elbo_by_less_than_a_thousandth(bf16_run):
 
 def test_beta_is_in_no_reported_elbo(bf16_run):
     trained = load(bf16_run)
-    data = dataset_of(trained, "test", None)
+    data = open_run(bf16_run).dataset("test")
     metrics = evaluate_model(trained.model, data, trained.pixels, samples=4).metrics
     assert metrics["elbo_nats"] == pytest.approx(-metrics["distortion_nats"] - metrics["rate_nats"])
     parts = ("mutual_information", "aggregate_kl_mc")

@@ -18,7 +18,7 @@ from vaekit.networks.pretrained import inception
 from vaekit.networks.pretrained.inception import INCEPTION, Inception
 from vaekit.networks.pretrained.weights import fill
 from vaekit.trained.model import load
-from vaekit.trained.run import dataset_of
+from vaekit.trained.run import open_run
 from vaekit.trained.samplers import load_sampler
 from vaekit.training.checkpoint import checkpoints_folder, saved_steps
 from vaekit.verbs.quality import held_out_halves, quality, sampled, sources_of
@@ -270,7 +270,7 @@ def test_a_saved_sampler_whose_package_is_gone_costs_its_row_alone(digits_run, v
 def test_a_row_of_a_sampler_shows_what_the_sampler_draws(digits_run, tmp_path):
     run = shutil.copytree(digits_run, tmp_path / "run")
     trained = load(run)
-    train_set = dataset_of(trained, "train", None)
+    train_set = open_run(run).dataset("train")
     images = sampled(trained, run, "mixture", train_set, 3, lambda text: None)(300)
     codes = load_sampler(run, trained, "mixture").sampler.sample(300, seed=3)
     assert np.array_equal(trained.to_images(images), trained.decode(codes))
@@ -278,7 +278,7 @@ def test_a_row_of_a_sampler_shows_what_the_sampler_draws(digits_run, tmp_path):
 
 def test_draws_are_of_the_likelihood_around_the_means(digits_run):
     trained = load(digits_run)
-    images = dataset_of(trained, "test", None)
+    images = open_run(digits_run).dataset("test")
     state = torch.get_rng_state()
     made = {name: source(200) for name, source in sources_of(trained, images, 0, drawn=True).items()}
     assert torch.equal(torch.get_rng_state(), state)

@@ -12,7 +12,7 @@ from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.health import Finding, Watch, diagnose
 from vaekit.evaluation.latents import LatentUse, StreamedMoments
 from vaekit.trained.model import load
-from vaekit.trained.run import dataset_of
+from vaekit.trained.run import open_run
 from vaekit.verbs.evaluate import health
 from vaekit.verbs.train import train
 
@@ -157,7 +157,7 @@ def test_few_images_do_not_look_like_a_gap():
 
 def test_what_a_code_saves_is_measured(digits_run):
     trained = load(digits_run)
-    data = dataset_of(trained, "test", None)
+    data = open_run(digits_run).dataset("test")
     metrics = evaluate_model(trained.model, data, trained.pixels, samples=2).metrics
     with torch.no_grad():
         middle = trained.model.decode((torch.zeros(len(data), trained.latent_dim),))

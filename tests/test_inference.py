@@ -22,7 +22,7 @@ from vaekit.evaluation.likelihood import bounds, bounds_of_each
 from vaekit.models.build import vae
 from vaekit.trained.model import load
 from vaekit.trained.own_images import Scorer, coding_of, image_files, read_images
-from vaekit.trained.run import dataset_of
+from vaekit.trained.run import open_run
 from vaekit.verbs.anomalies import anomalies, percentiles
 from vaekit.verbs.reconstruct import reconstruct
 from vaekit.verbs.train import train
@@ -39,8 +39,8 @@ def trained(digits_run):
 
 
 @pytest.fixture(scope="module")
-def test_set(trained):
-    return dataset_of(trained, "test", None)
+def test_set(digits_run):
+    return open_run(digits_run).dataset("test")
 
 
 @pytest.fixture

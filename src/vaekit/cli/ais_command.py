@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import DataDir, Device, Run, Seed, Split, Which
+from vaekit.cli.options import DataDir, Device, RunPath, Seed, Split, Which
 from vaekit.errors import ConfigError
 
 app = typer.Typer(rich_markup_mode=None)
@@ -15,7 +15,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def ais(
-    run: Run,
+    run: RunPath,
     images: Annotated[int, typer.Option("--images", "-n", min=1, help="Of the split, evenly spread.")] = 100,
     temperatures: Annotated[int, typer.Option("--temperatures", min=1, help="More of them: a tighter bound.")] = 500,
     chains: Annotated[int, typer.Option("--chains", min=1, help="For each image.")] = 8,
@@ -32,7 +32,7 @@ def ais(
 ) -> None:
     """log p(x) by annealed importance sampling, tighter than the importance-weighted bound, and how tight it is."""
     from vaekit.evaluation.ais import Annealing
-    from vaekit.trained.run import run_folder
+    from vaekit.trained.run import open_run
     from vaekit.verbs.ais import ais, rows_of
 
     if start not in ("prior", "posterior"):
@@ -54,4 +54,4 @@ def ais(
         )
     title = f"{run} · {metrics['ais_checkpoint']} · {metrics['ais_images']:,} {split} images"
     console.table(title, rows_of(metrics))
-    console.say(f"all numbers: {run_folder(run) / 'reports' / 'metrics.json'}")
+    console.say(f"all numbers: {open_run(run).folder / 'reports' / 'metrics.json'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import DataDir, Device, Run, Seed, Split, Which
+from vaekit.cli.options import DataDir, Device, RunPath, Seed, Split, Which
 
 HEADER = ("score", "value", "by chance", "at best")
 NAMES = {
@@ -25,7 +25,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def disentanglement(
-    run: Run,
+    run: RunPath,
     split: Split = "test",
     seed: Seed = 0,
     which: Which = "best",

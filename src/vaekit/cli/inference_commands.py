@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import Arrays, DataDir, Device, Given, Run, Seed, Which
+from vaekit.cli.options import Arrays, DataDir, Device, Given, RunPath, Seed, Which
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -22,7 +22,7 @@ MOST_LINES = 40  # of a table on the screen; the file has them all
 
 @app.command()
 def reconstruct(
-    run: Run,
+    run: RunPath,
     places: Places = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Test images, where no file is given.")] = 20,
     single: Annotated[bool, typer.Option("--single", help="Also each reconstruction as a PNG of its own.")] = False,
@@ -72,7 +72,7 @@ def reconstruct(
 
 @app.command()
 def anomalies(
-    run: Run,
+    run: RunPath,
     places: Places = None,
     every: Annotated[
         bool, typer.Option("--all", help="Compare with the whole test set, not with 2,000 of it.")

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import All, Arrays, DataDir, Device, Given, Run, Seed, Split, Steps, Which
+from vaekit.cli.options import All, Arrays, DataDir, Device, Given, RunPath, Seed, Split, Steps, Which
 from vaekit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from vaekit.trained.run import Made, OpenRun
+    from vaekit.trained.run import Made, Run
 
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command()
 def sample(
-    run: Run,
+    run: RunPath,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 100,
     temperature: Annotated[float, typer.Option("--temperature", min=0, help="Spread of the codes.")] = 1.0,
     sampler: Annotated[
@@ -66,7 +66,7 @@ def sample(
 
 @app.command()
 def interpolate(
-    run: Run,
+    run: RunPath,
     images: Annotated[list[Path] | None, typer.Argument(metavar="[A B]", help="Two files; none: test images.")] = None,
     steps: Steps = 10,
     mode: Annotated[str, typer.Option("--mode", help="linear or spherical.")] = "linear",
@@ -87,7 +87,7 @@ def interpolate(
 
 @app.command()
 def traverse(
-    run: Run,
+    run: RunPath,
     dims: Annotated[
         str, typer.Option("--dims", metavar="0,3,7", help="Which dimensions.", show_default="the most used")
     ] = "",
@@ -116,7 +116,7 @@ def traverse(
 
 @app.command()
 def arithmetic(
-    run: Run,
+    run: RunPath,
     base: Annotated[str | None, typer.Argument(metavar="[BASE]", help="What to add to and take from.")] = None,
     plus: Annotated[list[str] | None, typer.Option("--plus", metavar="TERM", help="May be given often.")] = None,
     minus: Annotated[list[str] | None, typer.Option("--minus", metavar="TERM", help="May be given often.")] = None,
@@ -139,7 +139,7 @@ def arithmetic(
 
 @app.command()
 def attribute(
-    run: Run,
+    run: RunPath,
     images: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Files; none: test images.")] = None,
     name: Annotated[str, typer.Option("--class", help="The class whose attribute it is.")] = "",
     steps: Steps = 9,
@@ -162,7 +162,7 @@ def attribute(
 
 @app.command()
 def neighbours(
-    run: Run,
+    run: RunPath,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files.")],
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many of each.")] = 10,
     standardised: Annotated[
@@ -186,7 +186,7 @@ def neighbours(
 
 @app.command()
 def latents(
-    run: Run,
+    run: RunPath,
     split: Split = "test",
     projection: Annotated[str, typer.Option("--projection", help="pca or tsne, above 2 dimensions.")] = "pca",
     encode: Annotated[
@@ -217,7 +217,7 @@ def latents(
 
 def _open(
     run: Path, which: str, device: str, data_dir: str | None, every: bool = False, given: str | None = None
-) -> OpenRun:
+) -> Run:
     from vaekit.trained.codes import MOST_IMAGES
     from vaekit.trained.run import open_run
 

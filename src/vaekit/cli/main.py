@@ -21,7 +21,7 @@ from vaekit.cli import (
     quality_commands,
     selftest_command,
 )
-from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, Run, Seed, Split, Which
+from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, RunPath, Seed, Split, Which
 from vaekit.errors import VaekitError, is_out_of_memory
 
 app = typer.Typer(
@@ -64,7 +64,7 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Run,
+    run: RunPath,
     samples: BoundSamples = 100,
     split: Split = "test",
     seed: Seed = 0,
@@ -77,7 +77,7 @@ def evaluate(
 ) -> None:
     """ELBO, importance-weighted bound, bits/dim, mutual information, PSNR, SSIM, LPIPS, active units, a diagnosis."""
     from vaekit.evaluation.evaluate import headline
-    from vaekit.trained.run import run_folder
+    from vaekit.trained.run import open_run
     from vaekit.verbs.evaluate import evaluate as evaluate_run
     from vaekit.verbs.evaluate import health
 
@@ -98,7 +98,7 @@ def evaluate(
         f"{run} · {metrics['checkpoint']} · {metrics['images']:,} {split} images · measure: {metrics['base_measure']}"
     )
     console.table(title, headline(metrics))
-    console.say(f"all numbers, and KL per dimension: {run_folder(run) / 'reports'}")
+    console.say(f"all numbers, and KL per dimension: {open_run(run).folder / 'reports'}")
     if "lpips_unavailable" in metrics:
         console.say(f"for LPIPS, {metrics['lpips_unavailable']}")
     for finding in health(run, metrics):
@@ -106,7 +106,7 @@ def evaluate(
 
 
 @app.command()
-def pictures(run: Run, which: Which = "best", device: Device = "auto", data_dir: DataDir = None) -> None:
+def pictures(run: RunPath, which: Which = "best", device: Device = "auto", data_dir: DataDir = None) -> None:
     """Every standard picture of a run: reconstructions, prior samples, loss curves, the latent space."""
     from vaekit.verbs.pictures import pictures
 

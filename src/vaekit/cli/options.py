@@ -12,7 +12,7 @@ Overrides = Annotated[
         metavar="[KEY=VALUE]...", help="Changes to the recipe, such as training.epochs=5", show_default=False
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or one of its checkpoints.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or one of its checkpoints.")]
 Which = Annotated[str, typer.Option("--checkpoint", help="best or latest.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 DataDir = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import DataDir, Device, Run, Seed, Which
+from vaekit.cli.options import DataDir, Device, RunPath, Seed, Which
 
 HEADER = ("source", "Fréchet", "kernel ×1000", "precision", "recall", "density", "coverage")
 
@@ -18,7 +18,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def quality(
-    run: Run,
+    run: RunPath,
     count: Annotated[int, typer.Option("--count", "-n", min=16, help="Images of each source, at most.")] = 2000,
     drawn: Annotated[bool, typer.Option("--drawn", help="Also score draws from p(x|z), not only means.")] = False,
     sampler: Annotated[

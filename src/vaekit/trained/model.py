@@ -50,6 +50,7 @@ class Trained:
         self.shape: tuple[int, int, int] = (channels, height, width)  # of what the network sees, padding included
         rows, columns = checkpoint.state["data"]["content_size"]
         self.content_size: tuple[int, int] = (rows, columns)  # without padding
+        self.data_facts: dict[str, Any] = dict(checkpoint.state["data"])  # counts, classes, fingerprint
         self.pixels = Pixels.of(config.data)
         self.layout: Layout = model.layout  # of the matrices that codes are here
 

@@ -22,9 +22,8 @@ from vaekit.evaluation.information import spread
 from vaekit.evaluation.likelihood import bounds_of_batch
 from vaekit.evaluation.report import write_annealing
 from vaekit.models.model import Model
-from vaekit.trained.model import Trained, load
-from vaekit.trained.run import dataset_of, run_folder
-from vaekit.training.checkpoint import checkpoint_digest, locate
+from vaekit.trained.model import Trained
+from vaekit.trained.run import open_run
 
 Metrics = dict[str, Any]
 SAMPLES = 500  # of the importance-weighted bound on the same images
@@ -53,9 +52,9 @@ def ais(
     """
     if min(settings.temperatures, settings.chains, settings.leapfrogs, images) < 1 or own_images < 0:
         raise ConfigError("temperatures, chains, leapfrogs and images are 1 or more; change the option below that")
-    trained = load(run, which=which, device=device)
-    model = refuse_without_slopes(trained.model)
-    dataset = dataset_of(trained, split, data_dir)
+    opened = open_run(run, which=which, device=device, data_dir=data_dir)
+    trained, model = opened.trained, refuse_without_slopes(opened.trained.model)
+    dataset = opened.dataset(split)
     if len(dataset) == 0:
         raise DataError(f"the {split} set is empty; choose another with --split")
     rows = spread(len(dataset), images)
@@ -79,10 +78,9 @@ def ais(
     if own_images:
         labels = None if context is None else context[:own_images]
         metrics |= gap(model, own_images, settings, seed, context=labels, tick=tick)
-    folder = locate(Path(run), which)
     metrics |= {"ais_split": split, "ais_seed": seed}
-    metrics |= {"ais_checkpoint": folder.name, "ais_checkpoint_sha256": checkpoint_digest(folder)}
-    write_annealing(run_folder(Path(run)), metrics)
+    metrics |= {f"ais_{name}": value for name, value in opened.identity.items()}
+    write_annealing(opened.folder, metrics)
     return metrics
 
 

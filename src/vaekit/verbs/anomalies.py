@@ -17,9 +17,9 @@ from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.report import csv_text
 from vaekit.files import write_text_atomically
 from vaekit.plots.anomalies import elbo_histogram
-from vaekit.trained.model import Trained, load
+from vaekit.trained.model import Trained
 from vaekit.trained.own_images import SAMPLES, ImageScore, ScoredImages, Scorer, read_images, refuse_failures
-from vaekit.trained.run import dataset_of, run_folder
+from vaekit.trained.run import open_run
 
 Array = np.ndarray[Any, Any]
 REFERENCE = 2000  # test images; `every` takes all
@@ -67,12 +67,13 @@ def anomalies(
     arXiv:1810.09136), and stands at the other end, near percentile 100.
     DataError where no image can be read, or the test set is empty; ConfigError for an autoencoder.
     """
-    trained = load(run, which=which, device=device, given=given)
+    opened = open_run(run, which=which, device=device, data_dir=data_dir, given=given)
+    trained, folder = opened.trained, opened.folder
     if not trained.model.has_posterior:
         raise ConfigError("an autoencoder has no ELBO to rank by; train a model with model.kind=vae")
-    scorer, folder = Scorer(trained, samples, seed), run_folder(Path(run))
+    scorer = Scorer(trained, samples, seed)
     reading = read_images(scorer, places) if places else None
-    test = reference_images(dataset_of(trained, "test", data_dir), seed, every)
+    test = reference_images(opened.dataset("test"), seed, every)
     strangest = _Strangest(SHOWN)
     scores: list[ImageScore] = []
     for batch in reading or ():

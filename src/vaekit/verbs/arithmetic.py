@@ -15,7 +15,7 @@ from vaekit.errors import ConfigError, DataError
 from vaekit.files import save_array
 from vaekit.trained import walks
 from vaekit.trained.codes import encode_dataset
-from vaekit.trained.run import Array, Made, OpenRun
+from vaekit.trained.run import Array, Made, Run
 
 CLASS = "class:"  # before the name of a class, in place of a file
 
@@ -29,7 +29,7 @@ class Term(NamedTuple):
 
 
 def arithmetic(
-    opened: OpenRun, plus: Sequence[str], minus: Sequence[str] = (), *, base: str | None = None, arrays: bool = False
+    opened: Run, plus: Sequence[str], minus: Sequence[str] = (), *, base: str | None = None, arrays: bool = False
 ) -> Made:
     """grids/arithmetic.png: base + Σ plus - Σ minus. A term is a file, a folder (the mean of its images) or class:NAME.
 
@@ -66,7 +66,7 @@ def arithmetic(
     return made
 
 
-def _term(opened: OpenRun, word: str, training: list[tuple[Dataset, Array]]) -> Term:
+def _term(opened: Run, word: str, training: list[tuple[Dataset, Array]]) -> Term:
     if word.startswith(CLASS):
         label = opened.class_number(word.removeprefix(CLASS))
         data, codes = _encoded(opened, training)
@@ -76,12 +76,12 @@ def _term(opened: OpenRun, word: str, training: list[tuple[Dataset, Array]]) -> 
         files = [path / found.name for found in find_images(path)]
         if not files:
             raise DataError(f"there are no images in '{path}'; give a folder that has some")
-        return Term(f"{path.name} (mean)", opened.codes(opened.read(files).images).mean(0), None)
-    images = opened.read([path]).images
+        return Term(f"{path.name} (mean)", opened.codes(opened.read_images(files).images).mean(0), None)
+    images = opened.read_images([path]).images
     return Term(path.name, opened.codes(images)[0], opened.originals(images))
 
 
-def _encoded(opened: OpenRun, training: list[tuple[Dataset, Array]]) -> tuple[Dataset, Array]:
+def _encoded(opened: Run, training: list[tuple[Dataset, Array]]) -> tuple[Dataset, Array]:
     if not training:
         data = opened.images("train")
         training.append((data, encode_dataset(opened.trained, data)))

@@ -12,14 +12,14 @@ from vaekit import plots
 from vaekit.data.dataset import Dataset
 from vaekit.files import save_array
 from vaekit.trained import walks
-from vaekit.trained.run import Made, OpenRun
+from vaekit.trained.run import Made, Run
 from vaekit.verbs.arithmetic import _encoded, _labels
 
 WALKED_IMAGES = 6
 
 
 def attribute(
-    opened: OpenRun,
+    opened: Run,
     name: str,
     files: Sequence[Path] = (),
     *,
@@ -36,7 +36,7 @@ def attribute(
     vector = walks.attribute_vector(codes, _labels(data), label)
     made = Made()
     if files:
-        read = opened.read(files)
+        read = opened.read_images(files)
         images, names, made.failures = read.images, read.names, read.failures
     else:
         images, names = _some_of_each(opened.images("test"), label)

@@ -16,8 +16,8 @@ from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.comparison import Comparison, comparison
 from vaekit.plots.compare import Shown, comparison_sheet
 from vaekit.trained.codes import encode_dataset
-from vaekit.trained.model import Trained, load
-from vaekit.trained.run import dataset_of
+from vaekit.trained.model import Trained
+from vaekit.trained.run import Run, open_run
 from vaekit.verbs.evaluate import known_metrics
 
 Array = np.ndarray[Any, Any]
@@ -53,23 +53,32 @@ def compare(
     if len({Path(run).resolve() for run in runs}) < 2:
         raise ConfigError(f"{len(runs)} run was given (or one of them twice); compare takes two or more different runs")
     labels = labels_of(runs)
-    models = {label: load(run, which=which, device=device) for label, run in zip(labels, runs, strict=True)}
+    opened = {
+        label: open_run(run, which=which, device=device, data_dir=data_dir)
+        for label, run in zip(labels, runs, strict=True)
+    }
+    models = {label: run.trained for label, run in opened.items()}
     refuse_different_shapes(models)
-    first = next(iter(models.values()))
-    test = dataset_of(first, "test", data_dir)  # before any evaluation: it may be empty or absent
+    first = models[labels[0]]
+    test = opened[labels[0]].dataset("test")  # before any evaluation: it may be empty or absent
     if len(test) == 0:
         raise DataError(f"the test set of {labels[0]} is empty, so there are no images to compare on")
     metrics = {}
-    for (label, model), run in zip(models.items(), runs, strict=True):
+    for label, model in models.items():
         found = known_metrics(
-            run, samples=samples, which=which, device=device, data_dir=data_dir, announce=_named(announce, label)
+            opened[label],
+            samples=samples,
+            which=which,
+            device=device,
+            data_dir=data_dir,
+            announce=_named(announce, label),
         )
         weights = sum(p.numel() for p in model.model.parameters())
         metrics[label] = {**found, "latent_dim": model.latent_dim, "weights": weights, "data": data_of(model)}
     table = comparison(metrics)
     chosen = spread(test, IMAGES)
     originals = Originals(content_arrays(first, chosen), chosen.labels)
-    shown = [_shown(label, model, originals, metrics[label], data_dir) for label, model in models.items()]
+    shown = [_shown(label, run, originals, metrics[label]) for label, run in opened.items()]
     sheet = comparison_sheet(floats(originals.images), shown, table.sentences())
     return Compared(table, [*table.write(Path(out)), plots.save_picture(sheet, Path(out) / "compare.png")])
 
@@ -158,8 +167,9 @@ def normal_of(codes: Array, count: int, seed: int) -> Array:
     return (centre + noise * spread / np.sqrt(max(1, len(codes) - 1)) @ axes).astype(np.float32)
 
 
-def _shown(label: str, model: Trained, originals: Originals, metrics: Mapping[str, Any], data_dir: str | None) -> Shown:
-    codes = None if model.model.has_prior else codes_of(model, dataset_of(model, "train", data_dir), CODES)[0]
+def _shown(label: str, run: Run, originals: Originals, metrics: Mapping[str, Any]) -> Shown:
+    model = run.trained
+    codes = None if model.model.has_prior else codes_of(model, run.dataset("train"), CODES)[0]
     source, samples = samples_of(model, codes, IMAGES * SAMPLE_ROWS)
     numbers = [
         f"{name} {metrics[key]:.2f} nats"

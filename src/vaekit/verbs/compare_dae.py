@@ -20,8 +20,8 @@ from vaekit.evaluation.fidelity import psnr
 from vaekit.evaluation.probe import principal_plane, probe
 from vaekit.models.autoencoder import corrupted
 from vaekit.plots.compare import Scattered, Shown, code_scatter, comparison_sheet
-from vaekit.trained.model import Trained, load
-from vaekit.trained.run import dataset_of
+from vaekit.trained.model import Trained
+from vaekit.trained.run import open_run
 from vaekit.training.combinations import read_config
 from vaekit.verbs.compare import (
     CODES,
@@ -74,9 +74,9 @@ def compare_dae(
     for label, wish in wishes.items():
         announce(f"{label}: {NAMES[label]}")
         train_on(recipe, wish, folder / label, device=device, data_dir=data_dir, train_run=train_run)
-    models = {label: load(folder / label, device=device) for label in wishes}
-    test = dataset_of(models["vae"], "test", data_dir)
-    train_set = dataset_of(models["vae"], "train", data_dir)
+    runs = {label: open_run(folder / label, device=device, data_dir=data_dir) for label in wishes}
+    models = {label: run.trained for label, run in runs.items()}
+    test, train_set = runs["vae"].dataset("test"), runs["vae"].dataset("train")
     if len(test) == 0:
         raise DataError("the test set is empty, so there are no images to compare on; set data.test")
     metrics, shown, scattered = {}, [], []

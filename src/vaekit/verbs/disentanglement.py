@@ -14,9 +14,7 @@ from vaekit.evaluation.disentanglement import Disentanglement, FactorScore, scor
 from vaekit.evaluation.report import csv_text
 from vaekit.files import write_text_atomically
 from vaekit.trained.codes import encode_dataset
-from vaekit.trained.model import load
-from vaekit.trained.run import dataset_of, run_folder
-from vaekit.training.checkpoint import checkpoint_digest, locate
+from vaekit.trained.run import open_run
 
 
 @dataclass(frozen=True)
@@ -42,16 +40,14 @@ def disentanglement(
     reports/disentanglement.csv and .json; grids/factor_information.png shows which dimension tells about which factor.
     DataError where the images have neither factors nor classes, or are too few.
     """
-    trained, folder = load(run, which=which, device=device), run_folder(Path(run))
-    data = dataset_of(trained, split, data_dir)
+    opened = open_run(run, which=which, device=device, data_dir=data_dir)
+    trained, folder, data = opened.trained, opened.folder, opened.dataset(split)
     found = score_codes(encode_dataset(trained, data), factors_of(data), seed)
-    step = locate(Path(run), which)
     facts = {
         "split": split,
         "images": found.images,
         "seed": seed,
-        "checkpoint": step.name,
-        "checkpoint_sha256": checkpoint_digest(step),
+        **opened.identity,
     }
     title = f"what each dimension tells about each factor, {found.images:,} {split} images"
     figure = plots.information_map(found.information, found.entropies, found.factors, title=title)

@@ -9,9 +9,8 @@ from vaekit.evaluation.evaluate import Metrics, evaluate_model, expected_seconds
 from vaekit.evaluation.health import Finding, diagnose
 from vaekit.evaluation.report import read_metrics, write_reports
 from vaekit.networks.pretrained.lpips import load_lpips, lpips_unavailable
-from vaekit.trained.model import load
-from vaekit.trained.run import dataset_of, run_folder
-from vaekit.training.checkpoint import checkpoint_digest, load_checkpoint, locate
+from vaekit.trained.run import open_run
+from vaekit.training.checkpoint import load_checkpoint
 
 
 def evaluate(
@@ -32,8 +31,8 @@ def evaluate(
     `lpips_weights` is the folder of the two files that LPIPS needs, where it is not $VAEKIT_WEIGHTS.
     """
     lpips = load_lpips(lpips_weights)
-    trained = load(run, which=which, device=device)
-    dataset = dataset_of(trained, split, data_dir)
+    opened = open_run(run, which=which, device=device, data_dir=data_dir)
+    trained, dataset = opened.trained, opened.dataset(split)
     seconds = expected_seconds(trained.model, dataset, trained.pixels, samples, seed)
     announce(f"{len(dataset):,} {split} images, K = {samples}: about {seconds:.0f} s")
     evaluation = evaluate_model(
@@ -47,10 +46,9 @@ def evaluate(
         progress=progress,
         say=announce,
     )
-    folder = locate(Path(run), which)
-    facts = {"split": split, "checkpoint": folder.name, "checkpoint_sha256": checkpoint_digest(folder)}
+    facts = {"split": split, **opened.identity}
     facts |= {} if lpips else {"lpips_unavailable": lpips_unavailable(lpips_weights)}
-    write_reports(run_folder(Path(run)), evaluation, facts)
+    write_reports(opened.folder, evaluation, facts)
     return {**evaluation.metrics, **facts}
 
 
@@ -67,9 +65,9 @@ def known_metrics(
 
     `samples`, K of the bound, must be the one of the report then; None takes what is there, else K = 100.
     """
-    digest = checkpoint_digest(locate(Path(run), which))  # another training may end with a step of the same name
-    metrics = read_metrics(run_folder(Path(run)))
-    current = metrics.get("checkpoint_sha256") == digest and metrics.get("split") == "test"
+    opened = open_run(run, which=which, device=device, data_dir=data_dir)
+    metrics = read_metrics(opened.folder)
+    current = metrics.get("checkpoint_sha256") == opened.digest and metrics.get("split") == "test"
     if current and samples in (None, metrics.get("nll_samples", samples)):
         return metrics
     return evaluate(run, samples=samples or 100, which=which, device=device, data_dir=data_dir, announce=announce)
@@ -77,7 +75,7 @@ def known_metrics(
 
 def health(run: str | Path, metrics: Metrics | None = None, *, which: str = "best") -> list[Finding]:
     """What looks wrong with a run, by these metrics (by default those in its reports/) and its whole history."""
-    folder = locate(Path(run), "latest" if which == "best" else which)  # the best checkpoint may be of mid-training
-    progress = load_checkpoint(folder, ()).state["progress"]
-    known = read_metrics(run_folder(Path(run))) | (metrics or {})
+    opened = open_run(run, which="latest" if which == "best" else which)  # the best checkpoint may be of mid-training
+    progress = load_checkpoint(opened.checkpoint, ()).state["progress"]
+    known = read_metrics(opened.folder) | (metrics or {})
     return diagnose(known, progress["history"], progress.get("first_loss"))

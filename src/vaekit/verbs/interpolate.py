@@ -12,11 +12,11 @@ from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError, DataError
 from vaekit.files import save_array
 from vaekit.trained import walks
-from vaekit.trained.run import Array, Made, OpenRun
+from vaekit.trained.run import Array, Made, Run
 
 
 def interpolate(
-    opened: OpenRun,
+    opened: Run,
     files: Sequence[Path] = (),
     *,
     steps: int = 10,
@@ -29,7 +29,7 @@ def interpolate(
     if len(files) not in (0, 2):
         raise ConfigError(f"an interpolation needs two images but {len(files)} came; give A and B, or none")
     if files:
-        read = opened.read(files)
+        read = opened.read_images(files)
         if read.failures:
             raise DataError("; ".join(read.failures))
         images, names = read.images, [f"{read.names[0]} →\n{read.names[1]}"]

@@ -21,7 +21,7 @@ from vaekit.evaluation.latents import LatentUse
 from vaekit.files import save_array, storage_errors, write_text_atomically
 from vaekit.trained import walks
 from vaekit.trained.codes import aggregate_samples, prior_draws
-from vaekit.trained.run import Array, Made, OpenRun
+from vaekit.trained.run import Array, Made, Run
 
 TSNE_LIMIT = 800  # points, and steps: more take longer than one wants to wait
 TSNE_STEPS = 400
@@ -32,7 +32,7 @@ FEWEST_IMAGES = 3  # for statistics
 
 
 def latents(
-    opened: OpenRun, *, split: str = "test", projection: str = "pca", arrays: bool = False
+    opened: Run, *, split: str = "test", projection: str = "pca", arrays: bool = False
 ) -> tuple[LatentUse, Made]:
     """Statistics in reports/latent_statistics.json and .csv; scatter, KL bars, histograms and correlation in grids/."""
     if projection not in PROJECTIONS:
@@ -91,7 +91,7 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _write_statistics(opened: OpenRun, use: LatentUse, split: str) -> list[Path]:
+def _write_statistics(opened: Run, use: LatentUse, split: str) -> list[Path]:
     rows = statistics(use)
     off_diagonal = use.correlation - torch.diag(use.correlation.diagonal())
     facts = {
@@ -116,7 +116,7 @@ def _write_statistics(opened: OpenRun, use: LatentUse, split: str) -> list[Path]
     return [folder / "latent_statistics.json", folder / "latent_statistics.csv"]
 
 
-def draw_latents(opened: OpenRun, use: LatentUse, data: Dataset, split: str, projection: str = "pca") -> list[Path]:
+def draw_latents(opened: Run, use: LatentUse, data: Dataset, split: str, projection: str = "pca") -> list[Path]:
     """Scatter, KL bars, histograms and correlation of these images of a split, in grids/.
 
     No bars where there is no KL per dimension: for an autoencoder, a mixture, a flow.
@@ -139,7 +139,7 @@ def draw_latents(opened: OpenRun, use: LatentUse, data: Dataset, split: str, pro
     return made
 
 
-def _prior(opened: OpenRun, use: LatentUse) -> dict[str, Array]:
+def _prior(opened: Run, use: LatentUse) -> dict[str, Array]:
     """The prior as `plots.histograms` takes it: a normal's moments, draws of another, nothing for an autoencoder."""
     model = opened.trained.model
     if use.has_kl_per_dim and not (model.classes or use.discrete):
@@ -195,7 +195,7 @@ PROJECTIONS: Mapping[str, Callable[[Array], Projected]] = {"pca": principal_plan
 # Tables
 
 
-def encode_folder(opened: OpenRun, images: Path, table: Path) -> Made:
+def encode_folder(opened: Run, images: Path, table: Path) -> Made:
     """A table of the codes of every image below a folder: file and z0, z1, …; CSV, NPZ or Parquet by the name's end.
 
     Files that cannot be read are left out and named in `failures`.

@@ -13,7 +13,7 @@ from vaekit.data.dataset import Dataset
 from vaekit.files import save_array
 from vaekit.trained import walks
 from vaekit.trained.codes import encode_dataset
-from vaekit.trained.run import Made, OpenRun
+from vaekit.trained.run import Made, Run
 
 
 class Neighbourhood(NamedTuple):
@@ -24,13 +24,13 @@ class Neighbourhood(NamedTuple):
 
 
 def neighbours(
-    opened: OpenRun, files: Sequence[Path], count: int = 10, *, standardised: bool = False, arrays: bool = False
+    opened: Run, files: Sequence[Path], count: int = 10, *, standardised: bool = False, arrays: bool = False
 ) -> Neighbourhood:
     """grids/neighbours.png: each image and the nearest training images by Euclidean distance of codes.
 
     `standardised` divides each dimension by its spread over the training images.
     """
-    read = opened.read(files)
+    read = opened.read_images(files)
     data, positions = opened.images_with_rows("train")
     codes = encode_dataset(opened.trained, data)
     scale = opened.use(data).aggregate_std.clamp_min(1e-6).numpy() if standardised else None

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from vaekit import plots
 from vaekit.trained.codes import some_rows
-from vaekit.trained.model import Trained, load
-from vaekit.trained.run import OpenRun, dataset_of, run_folder
-from vaekit.training.checkpoint import load_checkpoint, locate
+from vaekit.trained.model import Trained
+from vaekit.trained.run import open_run
 from vaekit.verbs.latents import FEWEST_IMAGES, draw_latents
 from vaekit.verbs.reconstruct import _save_reconstructions
 
@@ -17,17 +16,13 @@ def pictures(
     run: str | Path, *, which: str = "best", count: int = 10, device: str = "auto", data_dir: str | None = None
 ) -> list[Path]:
     """Write reconstructions of test images, prior samples, loss curves and the latent space; returns their paths."""
-    folder = run_folder(Path(run))
-    trained = load(run, which=which, device=device)
-    test = dataset_of(trained, "test", data_dir)
+    opened = open_run(run, which=which, device=device, data_dir=data_dir)
+    trained, folder, test = opened.trained, opened.folder, opened.dataset("test")
     made = [_save_reconstructions(trained, test, folder, 2 * count)]
-    if trained.config.model.kind == "vae":
+    if trained.model.has_prior:
         made.append(_save_samples(trained, folder, 100, 1.0, 0))
-    # the whole training, also where the best checkpoint is not the last
-    history = load_checkpoint(locate(Path(run), "latest"), ()).state["progress"]["history"]
-    made.append(plots.save_figure(plots.loss_curves(history), folder / "grids" / "loss_curves.png"))
+    made.append(plots.save_figure(plots.loss_curves(opened.history), folder / "grids" / "loss_curves.png"))
     if len(test) >= FEWEST_IMAGES:
-        opened = OpenRun(folder, trained, data_dir)
         chosen = test.subset(some_rows(len(test), opened.limit))
         made += draw_latents(opened, opened.use(chosen), chosen, "test")
     return made

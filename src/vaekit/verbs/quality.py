@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,15 @@ from torch import Tensor
 
 from vaekit.data.dataset import Dataset
 from vaekit.data.pixels import content_of
-from vaekit.data.splits import load_splits
 from vaekit.densities.noise import BlockNoise, derived_seed
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.features import accuracy, extractor_for
 from vaekit.evaluation.report import write_quality
 from vaekit.evaluation.sets import ImageSource, SetScore, score_metrics, score_sources
 from vaekit.trained.codes import MOST_IMAGES, aggregate_samples, some_rows
-from vaekit.trained.model import BATCH, Trained, load
-from vaekit.trained.run import run_folder
+from vaekit.trained.model import BATCH, Trained
+from vaekit.trained.run import open_run
 from vaekit.trained.samplers import SAMPLERS, lacking, sampler_folder, sampler_for, sampler_named
-from vaekit.training.checkpoint import checkpoint_digest, locate
 
 Array = np.ndarray[Any, Any]
 FITTED = "mixture"  # of the samplers, the one that is quick enough to be fitted without being asked for
@@ -76,9 +74,8 @@ def quality(
         samplers, unavailable = usual_samplers(run)
     for kind in samplers:
         sampler_named(kind)
-    trained = load(run, which=which, device=device)
-    data = trained.config.data
-    splits = load_splits(replace(data, root=data_dir) if data_dir else data)
+    opened = open_run(run, which=which, device=device, data_dir=data_dir)
+    trained, splits = opened.trained, opened.splits
     real, other = held_out_halves(splits.test, splits.validation, count, seed)
     count = len(real)
     size = trained.content_size
@@ -86,32 +83,30 @@ def quality(
         splits.train, splits.facts["fingerprint"], size, weights=weights, device=trained.device, announce=announce
     )
     fitted = {
-        _row(kind): sampled(trained, run_folder(Path(run)), kind, splits.train, seed, announce)
+        _row(kind): sampled(trained, opened.folder, kind, splits.train, seed, announce)
         for kind in dict.fromkeys(samplers)
     }
     every = {**sources_of(trained, other, seed, drawn), **fitted, **(sources or {})}
     announce(f"{len(every)} sources of {count:,} images against {count:,} test images, by {extractor.about}")
     rows = list(score_sources(extractor, content_of(real.images, size), every))
-    folder = locate(Path(run), which)
     metrics = {
         **score_metrics(extractor, rows),
         "quality_features": extractor.name,
         "quality_images": count,
         "quality_seed": seed,
-        "quality_checkpoint": folder.name,
-        "quality_checkpoint_sha256": checkpoint_digest(folder),
+        **{f"quality_{name}": value for name, value in opened.identity.items()},
     }
     if (share := accuracy(extractor, splits.test, size)) is not None:
         metrics["quality_proxy_accuracy"] = share
     if extractor.sha256:
         metrics["quality_weights_sha256"] = extractor.sha256
-    path = write_quality(run_folder(Path(run)), rows, metrics)
+    path = write_quality(opened.folder, rows, metrics)
     return Quality(rows, extractor.about, metrics, path, unavailable)
 
 
 def usual_samplers(run: str | Path) -> tuple[list[str], dict[str, str]]:
     """The mixture and what else the run keeps a fit of; and rows of these that a package is missing for, with why."""
-    kinds = [kind for kind in SAMPLERS if kind == FITTED or sampler_folder(run_folder(Path(run)), kind).is_dir()]
+    kinds = [kind for kind in SAMPLERS if kind == FITTED or sampler_folder(open_run(run).folder, kind).is_dir()]
     missing = {kind: package for kind in kinds if (package := lacking(kind))}
     unavailable = {_row(kind): f"unavailable, needs {package}" for kind, package in missing.items()}
     return [kind for kind in kinds if kind not in missing], unavailable

@@ -16,9 +16,9 @@ from vaekit.data.dataset import Dataset
 from vaekit.errors import DataError
 from vaekit.evaluation.report import csv_text
 from vaekit.files import storage_errors, write_text_atomically
-from vaekit.trained.model import Trained, load
+from vaekit.trained.model import Trained
 from vaekit.trained.own_images import SAMPLES, Coding, ImageScore, ScoredImages, Scorer, read_images, refuse_failures
-from vaekit.trained.run import dataset_of, run_folder
+from vaekit.trained.run import open_run
 
 Array = np.ndarray[Any, Any]
 PER_PAGE = 40
@@ -48,6 +48,7 @@ def reconstruct(
     which: str = "best",
     device: str = "auto",
     given: str | None = None,
+    size: tuple[int, int] | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Reconstructed:
     """grids/reconstructions.png and reports/reconstructions.csv of image files and of all images in folders.
@@ -56,8 +57,9 @@ def reconstruct(
     be read does not stop the others: it is in `failures`, and in the table. DataError where none can be read, and
     then nothing is written.
     """
-    trained = load(run, which=which, device=device, given=given)
-    scorer, folder = Scorer(trained, samples, seed), run_folder(Path(run))
+    opened = open_run(run, which=which, device=device, given=given, size=size)
+    trained, folder = opened.trained, opened.folder
+    scorer = Scorer(trained, samples, seed)
     grids = folder / "grids"
     writers: list[Writer] = [Pages(grids, pages)]
     writers += [Singles(grids / "reconstructions", trained)] if single else []
@@ -228,8 +230,8 @@ def reconstruct_test_images(
     run: str | Path, count: int = 20, *, which: str = "best", device: str = "auto", data_dir: str | None = None
 ) -> Path:
     """grids/recon_grid.png from images spread over the test set."""
-    trained = load(run, which=which, device=device)
-    return _save_reconstructions(trained, dataset_of(trained, "test", data_dir), run_folder(Path(run)), count)
+    opened = open_run(run, which=which, device=device, data_dir=data_dir)
+    return _save_reconstructions(opened.trained, opened.dataset("test"), opened.folder, count)
 
 
 def _save_reconstructions(trained: Trained, dataset: Dataset, folder: Path, count: int) -> Path:

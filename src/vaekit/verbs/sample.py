@@ -14,7 +14,7 @@ from vaekit.errors import ConfigError
 from vaekit.files import save_array
 from vaekit.trained import walks
 from vaekit.trained.codes import aggregate_samples, posterior_codes, quantile_grid, require_plane
-from vaekit.trained.run import Array, Made, OpenRun, as_floats
+from vaekit.trained.run import Array, Made, Run, as_floats
 from vaekit.trained.samplers import sampler_folder, sampler_for, sampler_named
 
 PRIOR = "prior"
@@ -22,7 +22,7 @@ COLUMNS = 10
 
 
 def sample(
-    opened: OpenRun,
+    opened: Run,
     count: int = 100,
     *,
     sampler: str = PRIOR,
@@ -53,14 +53,14 @@ def sample(
     return _sheet(opened, trained.decode(codes, trained.labels_in_turn(count)), title, sampler, arrays)
 
 
-def forget_sampler(opened: OpenRun, sampler: str) -> None:
+def forget_sampler(opened: Run, sampler: str) -> None:
     """Take a saved sampler away, so that the next use fits it anew."""
     sampler_named(sampler)
     shutil.rmtree(sampler_folder(opened.folder, sampler), ignore_errors=True)
 
 
 def sample_near(
-    opened: OpenRun,
+    opened: Run,
     image: Path,
     count: int = 30,
     *,
@@ -73,7 +73,7 @@ def sample_near(
 
     With `spread`, samples of its code + spread · noise instead.
     """
-    read = opened.read([image])
+    read = opened.read_images([image])
     centre = opened.codes(read.images)
     if spread is None:
         codes = posterior_codes(opened.trained, Dataset(read.images.cpu()), count, temperature=temperature, seed=seed)[
@@ -92,12 +92,12 @@ def sample_near(
     return made
 
 
-def _near(opened: OpenRun, image: Path, suffix: str) -> Path:
+def _near(opened: Run, image: Path, suffix: str) -> Path:
     return opened.folder / "samples" / f"near_{image.stem}.{suffix}"
 
 
 def sample_grid(
-    opened: OpenRun, side: int = 20, *, reach: float = 3.0, quantiles: bool = False, arrays: bool = False
+    opened: Run, side: int = 20, *, reach: float = 3.0, quantiles: bool = False, arrays: bool = False
 ) -> Made:
     """grids/manifold.png: the plane of a latent space of two dimensions, z0 to the right and z1 upwards."""
     require_plane(opened.trained)
@@ -116,7 +116,7 @@ def sample_grid(
     return made
 
 
-def _sheet(opened: OpenRun, images: Array, title: str, sampler: str, arrays: bool) -> Made:
+def _sheet(opened: Run, images: Array, title: str, sampler: str, arrays: bool) -> Made:
     grid = plots.labelled_grid(plots.rows_of(as_floats(images), min(COLUMNS, len(images))), title=title)
     folder = opened.folder / "samples"
     made = Made([plots.save_picture(grid, folder / f"{sampler}_samples.png")])

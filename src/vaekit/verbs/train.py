@@ -20,6 +20,7 @@ from vaekit.errors import BusyError, ConfigError
 from vaekit.evaluation.health import Watch
 from vaekit.files import storage_errors, write_text_atomically
 from vaekit.processes import ALONE, World, join
+from vaekit.trained.run import Run, open_run
 from vaekit.training.checkpoint import Checkpoint, load_checkpoint, locate, saved_steps, tidy
 from vaekit.training.combinations import check_config, read_config
 from vaekit.training.device import choose_device, differences, environment
@@ -45,8 +46,8 @@ def train(
     resume: bool = False,
     loggers: Sequence[Logger] = (),
     progress: Callable[..., Any] | None = None,
-) -> Path:
-    """Train a recipe (its name, or a YAML file) with `section.key=value` overrides; returns the run's folder.
+) -> Run:
+    """Train a recipe (its name, or a YAML file) with `section.key=value` overrides; returns the run, a path too.
 
     `resume` goes on where a run stopped, with its own config; then only what cannot change its past may be
     overridden, and where nothing was saved yet it starts. `out` defaults to a new folder under runs/.
@@ -69,7 +70,7 @@ def train(
             _train(config, run, logger, saved, splits, world)
         finally:
             logger.close()
-    return run
+    return open_run(run)
 
 
 def _train(

@@ -13,7 +13,7 @@ from vaekit.evaluation.latents import LatentUse
 from vaekit.files import save_array
 from vaekit.trained import walks
 from vaekit.trained.codes import prior_moments
-from vaekit.trained.run import Array, Made, OpenRun
+from vaekit.trained.run import Array, Made, Run
 
 MOST_USED = 10  # dimensions to traverse where none are named
 
@@ -27,7 +27,7 @@ class Scale:
 
 
 def traverse(
-    opened: OpenRun,
+    opened: Run,
     dims: Sequence[int] = (),
     *,
     image: Path | None = None,
@@ -45,7 +45,7 @@ def traverse(
     if image is None:
         code, around = use.mean.numpy().astype(np.float32), "the mean code of training images"
     else:
-        code, around = opened.codes(opened.read([image]).images)[0], image.name
+        code, around = opened.codes(opened.read_images([image]).images)[0], image.name
     mean, std = _centre(opened, use, scale)
     values = np.stack([walks.traversal_values(mean[dim], std[dim], steps, scale.reach) for dim in chosen])
     codes = np.stack([walks.traverse(code, dim, row) for dim, row in zip(chosen, values, strict=True)])
@@ -71,7 +71,7 @@ def _ordered(use: LatentUse) -> list[int]:
     return walks.most_used(use.importance.numpy(), MOST_USED)
 
 
-def _centre(opened: OpenRun, use: LatentUse, scale: Scale) -> tuple[Array, Array]:
+def _centre(opened: Run, use: LatentUse, scale: Scale) -> tuple[Array, Array]:
     if scale.aggregate:
         return use.mean.numpy(), use.aggregate_std.numpy()
     return prior_moments(opened.trained)
