@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import Arrays, DataDir, Device, Given, RunPath, Seed, Which
+from vaekit.cli.options import Arrays, DataDir, Device, Given, RunPath, Seed, SideOrSides, Which, sides
+from vaekit.errors import ConfigError
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -33,10 +34,13 @@ def reconstruct(
     which: Which = "best",
     device: Device = "auto",
     given: Given = None,
+    size: SideOrSides = None,
     data_dir: DataDir = None,
 ) -> None:
     """Originals, reconstructions and differences as a sheet; PSNR, SSIM, ELBO and compression of each image."""
     if not places:
+        if size is not None:
+            raise ConfigError("--size is for images of your own; test images have the size that the run was trained on")
         from vaekit.verbs.reconstruct import reconstruct_test_images
 
         console.say(str(reconstruct_test_images(run, count, which=which, device=device, data_dir=data_dir)))
@@ -56,6 +60,7 @@ def reconstruct(
             which=which,
             device=device,
             given=given,
+            size=sides(size),
             progress=bar.share,
         )
     shown = made.scores[:MOST_LINES]

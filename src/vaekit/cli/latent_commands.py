@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vaekit.cli import console
-from vaekit.cli.options import All, Arrays, DataDir, Device, Given, RunPath, Seed, Split, Steps, Which
+from vaekit.cli.options import (
+    All,
+    Arrays,
+    DataDir,
+    Device,
+    Given,
+    Groups,
+    RunPath,
+    Seed,
+    SideOrSides,
+    Split,
+    Steps,
+    Which,
+    sides,
+)
 from vaekit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -40,6 +55,8 @@ def sample(
     which: Which = "best",
     device: Device = "auto",
     given: Given = None,
+    groups: Groups = None,
+    size: SideOrSides = None,
     data_dir: DataDir = None,
 ) -> None:
     """Images decoded from sampled codes: of the prior, of a fitted sampler, near an image, or on a grid."""
@@ -52,7 +69,7 @@ def sample(
         raise ConfigError("--refit needs a sampler that is fitted; choose one with --sampler mixture or flow")
     from vaekit.verbs.sample import forget_sampler, sample, sample_grid, sample_near
 
-    opened = _open(run, which, device, data_dir, every, given=given)
+    opened = _open(run, which, device, data_dir, every, given=given, groups=groups, size=sides(size))
     if near is not None:
         _show(sample_near(opened, near, count, spread=spread, temperature=temperature, seed=seed, arrays=arrays))
     elif grid or quantiles:
@@ -76,12 +93,13 @@ def interpolate(
     which: Which = "best",
     device: Device = "auto",
     given: Given = None,
+    groups: Groups = None,
     data_dir: DataDir = None,
 ) -> None:
     """From one image to another, as a picture and an animation."""
     from vaekit.verbs.interpolate import interpolate
 
-    opened = _open(run, which, device, data_dir, given=given)
+    opened = _open(run, which, device, data_dir, given=given, groups=groups)
     _show(interpolate(opened, images or (), steps=steps, mode=mode, pairs=pairs, seed=seed, arrays=arrays))
 
 
@@ -104,13 +122,14 @@ def traverse(
     which: Which = "best",
     device: Device = "auto",
     given: Given = None,
+    groups: Groups = None,
     data_dir: DataDir = None,
 ) -> None:
     """One dimension changes, the others stay."""
     from vaekit.verbs.traverse import Scale, traverse
 
     chosen = _numbers(dims)
-    opened = _open(run, which, device, data_dir, every, given=given)
+    opened = _open(run, which, device, data_dir, every, given=given, groups=groups)
     _show(traverse(opened, chosen, image=image, steps=steps, scale=Scale(reach, aggregate), arrays=arrays))
 
 
@@ -125,6 +144,7 @@ def arithmetic(
     which: Which = "best",
     device: Device = "auto",
     given: Given = None,
+    groups: Groups = None,
     data_dir: DataDir = None,
 ) -> None:
     """Add and subtract codes: a TERM is a file, a folder (the mean of its images) or a class (class:7)."""
@@ -132,7 +152,11 @@ def arithmetic(
 
     _show(
         arithmetic(
-            _open(run, which, device, data_dir, every, given=given), plus or (), minus or (), base=base, arrays=arrays
+            _open(run, which, device, data_dir, every, given=given, groups=groups),
+            plus or (),
+            minus or (),
+            base=base,
+            arrays=arrays,
         )
     )
 
@@ -149,6 +173,7 @@ def attribute(
     which: Which = "best",
     device: Device = "auto",
     given: Given = None,
+    groups: Groups = None,
     data_dir: DataDir = None,
 ) -> None:
     """Move images along the mean code with a class minus the mean code without it."""
@@ -156,7 +181,7 @@ def attribute(
 
     if not name:
         raise ConfigError("an attribute is what one class has and the others lack; name the class with --class")
-    opened = _open(run, which, device, data_dir, every, given=given)
+    opened = _open(run, which, device, data_dir, every, given=given, groups=groups)
     _show(attribute(opened, name, images or (), steps=steps, reach=reach, arrays=arrays))
 
 
@@ -173,12 +198,13 @@ def neighbours(
     which: Which = "best",
     device: Device = "auto",
     given: Given = None,
+    groups: Groups = None,
     data_dir: DataDir = None,
 ) -> None:
     """The training images with the nearest codes."""
     from vaekit.verbs.neighbours import neighbours
 
-    opened = _open(run, which, device, data_dir, every, given=given)
+    opened = _open(run, which, device, data_dir, every, given=given, groups=groups)
     found = neighbours(opened, images, count, standardised=standardised, arrays=arrays)
     console.table("nearest training images, with distances", found.rows)
     _show(found.made)
@@ -199,12 +225,13 @@ def latents(
     every: All = False,
     which: Which = "best",
     device: Device = "auto",
+    groups: Groups = None,
     data_dir: DataDir = None,
 ) -> None:
     """Statistics of each dimension, scatter, KL, histograms, correlation; or a folder of images as a table of codes."""
     from vaekit.verbs.latents import encode_folder, headline, latents
 
-    opened = _open(run, which, device, data_dir, every)
+    opened = _open(run, which, device, data_dir, every, groups=groups)
     if encode is not None:
         _show(encode_folder(opened, encode, table or opened.folder / "reports" / "codes.csv"))
         return
@@ -216,13 +243,28 @@ def latents(
 
 
 def _open(
-    run: Path, which: str, device: str, data_dir: str | None, every: bool = False, given: str | None = None
+    run: Path,
+    which: str,
+    device: str,
+    data_dir: str | None,
+    every: bool = False,
+    *,
+    given: str | None = None,
+    groups: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Run:
     from vaekit.trained.codes import MOST_IMAGES
     from vaekit.trained.run import open_run
 
     return open_run(
-        run, which=which, device=device, data_dir=data_dir, limit=None if every else MOST_IMAGES, given=given
+        run,
+        which=which,
+        device=device,
+        data_dir=data_dir,
+        limit=None if every else MOST_IMAGES,
+        given=given,
+        groups=groups or (),
+        size=size,
     )
 
 

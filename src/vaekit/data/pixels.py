@@ -75,5 +75,6 @@ def content_of(images: Tensor, size: tuple[int, int]) -> Tensor:
         >>> content_of(torch.arange(16).view(4, 4), (2, 2)).tolist()
         [[5, 6], [9, 10]]
     """
+    assert size[0] <= images.shape[-2] and size[1] <= images.shape[-1], (size, images.shape)
     top, left = (images.shape[-2] - size[0]) // 2, (images.shape[-1] - size[1]) // 2
     return images[..., top : top + size[0], left : left + size[1]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -176,6 +176,28 @@ class LatentUse:
         """`aggregate_kl_nats` without what so few images would show on average where there is no difference."""
         count, dims = self.means.shape
         return max(0.0, self.aggregate_kl_nats - dims * (dims + 3) / (4 * count))
+
+    def only(self, layout: Layout) -> LatentUse:
+        """The same of the groups that a layout shows; rates stay those of the whole."""
+        first, columns = 0, []
+        for group in self.layout.groups:
+            columns += list(range(first, first + group.width)) if group in layout.shown else []
+            first += group.width
+
+        def of(values: Tensor) -> Tensor:
+            return values[columns][:, columns] if values.ndim == 2 else values[columns]
+
+        return replace(
+            self,
+            kl_nats=of(self.kl_nats),
+            mean=of(self.mean),
+            covariance=of(self.covariance),
+            posterior_variance=of(self.posterior_variance),
+            prior_mean=of(self.prior_mean),
+            prior_covariance=of(self.prior_covariance),
+            means=self.means[:, columns],
+            layout=layout,
+        )
 
     @property
     def unit_kl_nats(self) -> Tensor:

@@ -38,10 +38,16 @@ def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
     path = _write_metrics(run, {**evaluation.metrics, **facts, **kept})
     use = evaluation.latents
     if use is not None:
-        header = ("dimension", "kl_nats", "mean_variance", "active")
+        named = use.layout.is_grid or len(use.layout.groups) > 1
+        header = ("dimension", *(("name",) if named else ()), "kl_nats", "mean_variance", "active")
         kl = use.kl_nats.tolist() if use.has_kl_per_dim else [None] * len(use.kl_nats)
         columns = zip(kl, use.mean_variance.tolist(), use.active.tolist(), strict=True)
-        write_text_atomically(folder / "latents.csv", csv_text([header, *((i, *row) for i, row in enumerate(columns))]))
+        write_text_atomically(
+            folder / "latents.csv",
+            csv_text(
+                [header, *((i, *((use.layout.column(i),) if named else ()), *row) for i, row in enumerate(columns))]
+            ),
+        )
     return path
 
 

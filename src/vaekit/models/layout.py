@@ -122,6 +122,12 @@ class Layout:
                 first += size
         return found
 
+    def pooled(self, matrix: Tensor) -> Tensor:
+        """Rows of a matrix (N, D) unit by unit: of a grid every place is a row of its channels, (N · places, C)."""
+        if not self.is_grid:
+            return matrix
+        return matrix.unflatten(-1, (len(self.units), -1)).transpose(-2, -1).flatten(0, -2)
+
     def by_unit(self, values: Tensor) -> Tensor:
         """Columns (…, D) added up within each unit: (…, units)."""
         if self.width == len(self.units):

@@ -63,8 +63,12 @@ class Model(nn.Module):
         noise: Noise = generator_noise,
         temperature: float = 1.0,
         context: Tensor | None = None,
+        places: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, ...]:
-        """`count` codes of the prior, group after group, each (count, *event); the temperature multiplies spreads."""
+        """`count` codes of the prior, group after group, each (count, *event); the temperature multiplies spreads.
+
+        `places` (h, w), where the one group is a grid, are others than those that the model was made with.
+        """
         raise NotImplementedError
 
     def decode(

@@ -85,8 +85,9 @@ class VAE(Model):
         noise: Noise = generator_noise,
         temperature: float = 1.0,
         context: Tensor | None = None,
+        places: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, ...]:
-        p = self.p(context)
+        p = self.p(context, places)
         drawn = noise(0, torch.Size((1, count, *p.noise_shape)), p.like)[0]
         return (p.from_noise(drawn, temperature),)
 

@@ -24,6 +24,7 @@ NARROWEST = 320  # pixels of a sheet with a title
 FRAME_MILLISECONDS = 90
 MOST_BARS_WITH_NAMES = 64
 MOST_HISTOGRAMS = 16
+MOST_MAPS = 12
 MOST_CLASSES_WITH_NAMES = 20
 
 
@@ -110,8 +111,8 @@ def _class_colours(count: int) -> Array:
     return np.asarray(colormaps["tab10" if count <= 10 else "tab20"](np.arange(count)))
 
 
-def kl_bars(kl_nats: Array, active: Array, *, title: str) -> Figure:
-    """KL of each dimension, largest first; dimensions that carry nothing in grey."""
+def kl_bars(kl_nats: Array, active: Array, *, title: str, of: str = "dimension") -> Figure:
+    """KL of each dimension (or channel: what they are `of`), largest first; those that carry nothing in grey."""
     from matplotlib.figure import Figure
 
     order = np.argsort(-kl_nats, kind="stable")
@@ -123,7 +124,7 @@ def kl_bars(kl_nats: Array, active: Array, *, title: str) -> Figure:
         axes.set_xticks(range(len(order)), [str(dim) for dim in order], fontsize=8)
     else:
         axes.set_xticks([])
-    axes.set(title=title, xlabel="dimension, largest first", ylabel="KL(q(z | x) ‖ p(z)) in nats per image")
+    axes.set(title=title, xlabel=f"{of}, largest first", ylabel="KL(q(z | x) ‖ p(z)) in nats per image")
     axes.set_xlim(-0.6, len(order) - 0.4)
     axes.margins(y=0.15)  # room for the legend
     axes.grid(alpha=0.3, axis="y")
@@ -142,8 +143,12 @@ def histograms(
     prior_mean: Array | None = None,
     prior_std: Array | None = None,
     prior_draws: Array | None = None,
+    names: Sequence[str] = (),
 ) -> Figure:
-    """Samples of the aggregate posterior (N, D) in some dimensions, and the prior: a normal's moments, or draws."""
+    """Samples of the aggregate posterior (N, D) in some dimensions, and the prior: a normal's moments, or draws.
+
+    `names` are of all dimensions, z0, z1 … by default.
+    """
     from matplotlib.figure import Figure
 
     shown = list(dims)[:MOST_HISTOGRAMS]
@@ -179,7 +184,7 @@ def histograms(
         if prior_draws is not None:
             drawn = np.clip(prior_draws[:, dim], bins[0], bins[-1])
             axes.hist(drawn, bins=bins, density=True, histtype="step", color="black", linewidth=1.3, label="prior")
-        name = f"z{dim}   mean {signed(values.mean())} · std {values.std():.2f}"
+        name = f"{names[dim] if names else f'z{dim}'}   mean {signed(values.mean())} · std {values.std():.2f}"
         axes.set_title(name, fontsize=9, y=1.0)  # a place of its own: to look for one takes a quarter of the time
         axes.tick_params(labelsize=8)
         axes.locator_params(axis="x", nbins=5)
@@ -194,15 +199,42 @@ def histograms(
     return figure
 
 
-def correlation_matrix(correlation: Array, *, title: str) -> Figure:
-    """Correlations (D, D) between dimensions, from -1 to 1."""
+def kl_maps(kl_nats: Array, *, title: str) -> Figure:
+    """KL at each place of a grid of codes (C, h, w): of all channels together, then of the channels that cost most.
+
+    Each panel has a scale of its own, from 0, since a channel is a small part of the whole.
+    """
+    from matplotlib.figure import Figure
+
+    order = np.argsort(-kl_nats.sum((1, 2)), kind="stable")[: MOST_MAPS - 1]
+    panels = [("all channels", kl_nats.sum(0)), *((f"channel {i}", kl_nats[i]) for i in order)]
+    columns = min(4, len(panels))
+    rows = -(-len(panels) // columns)
+    height, width = kl_nats.shape[1:]
+    side = 2.6 * max(0.5, min(2.0, height / width))
+    figure = Figure(figsize=(3.0 * columns, (side + 0.5) * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (name, values) in zip(axes, panels, strict=False):
+        image = axis.imshow(values, cmap="viridis", vmin=0, interpolation="nearest")
+        figure.colorbar(image, ax=axis, shrink=0.8)
+        axis.set_title(f"{name}: {values.sum():.2f} nats", fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def correlation_matrix(correlation: Array, *, title: str, of: str = "dimension") -> Figure:
+    """Correlations (D, D) between dimensions (or channels: what they are `of`), from -1 to 1."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 6.5), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(correlation, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axes, label="correlation")
-    axes.set(title=title, xlabel="dimension", ylabel="dimension")
+    axes.set(title=title, xlabel=of, ylabel=of)
     if len(correlation) <= 20:
         axes.set_xticks(range(len(correlation)))
         axes.set_yticks(range(len(correlation)))

@@ -150,17 +150,13 @@ class Trained:
         model, ends = self.model, [*range(BATCH, count, BATCH), count]
         labels = self.labels_in_turn(count)
         parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        return torch.cat(
-            [
-                model.generate(
-                    part.stop - part.start,
-                    BlockNoise(seed, part.start),
-                    temperature,
-                    None if labels is None else labels[part],
-                ).mean
-                for part in parts
-            ]
-        )
+        places = self.layout.groups[0].event[1:] if self.layout.is_grid else None
+        means = []
+        for part in parts:
+            context = None if labels is None else labels[part]
+            codes = model.draw(part.stop - part.start, BlockNoise(seed, part.start), temperature, context, places)
+            means.append(model.decode(codes, context).mean)
+        return torch.cat(means)
 
     def labels_in_turn(self, count: int) -> Tensor | None:
         """The classes 0, 1, 2 … of `count` samples of a conditional model; None for others, and where one is given."""

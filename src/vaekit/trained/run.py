@@ -157,7 +157,8 @@ class Run(_Folder):
 
     def use(self, dataset: Dataset) -> LatentUse:
         """Latent statistics over these images."""
-        return latent_use(self.trained.model, dataset, self.trained.pixels, 0)
+        found = latent_use(self.trained.model, dataset, self.trained.pixels, 0)
+        return found if self.trained.layout == found.layout else found.only(self.trained.layout)
 
     def readable(self, names: Sequence[str | Path], folder: Path = Path()) -> Readable:
         """The images of these files, and one line for each that cannot be read."""

@@ -104,12 +104,12 @@ def interpolate(start: Array, end: Array, steps: int, mode: str = "linear") -> A
     return INTERPOLATIONS[mode](start, end, steps)
 
 
-def check_dims(dims: Sequence[int], latent_dim: int) -> None:
-    """ConfigError naming every dimension that a code of `latent_dim` numbers does not have."""
+def check_dims(dims: Sequence[int], latent_dim: int, word: str = "dimension") -> None:
+    """ConfigError naming every dimension (or what `word` calls it) that a code with so many does not have."""
     absent = [str(dim) for dim in dims if not 0 <= dim < latent_dim]
     if absent:
-        named = f"dimension {absent[0]} does" if len(absent) == 1 else f"dimensions {listed(absent)} do"
-        allowed = f"0 to {latent_dim - 1}" if latent_dim > 1 else "dimension 0 alone"
+        named = f"{word} {absent[0]} does" if len(absent) == 1 else f"{word}s {listed(absent)} do"
+        allowed = f"0 to {latent_dim - 1}" if latent_dim > 1 else f"{word} 0 alone"
         raise ConfigError(f"{named} not exist; this model has {allowed}")
 
 

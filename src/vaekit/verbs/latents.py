@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from vaekit.trained import walks
 from vaekit.trained.codes import aggregate_samples, prior_draws
 from vaekit.trained.run import Array, Made, Run
 
+MOST_WIDE = 1000  # columns, and then rows, of the codes that principal components are found on
 TSNE_LIMIT = 800  # points, and steps: more take longer than one wants to wait
 TSNE_STEPS = 400
 TSNE_PERPLEXITY = 30.0
 FILES_AT_ONCE = 256
 MOST_NAMED = 10
 FEWEST_IMAGES = 3  # for statistics
+MOST_CORRELATED = 1024  # columns whose correlations are drawn and written: 13 MB of JSON
 
 
 def latents(
@@ -43,27 +46,42 @@ def latents(
             f"statistics need {FEWEST_IMAGES} images or more but the {split} set has {len(data)}; choose another split"
         )
     use = opened.use(data)
-    made = Made(_write_statistics(opened, use, split))
-    made.paths += draw_latents(opened, use, data, split, projection)
+    drawn = draw_latents(opened, use, data, split, projection)
+    made = Made([*_write_statistics(opened, use, drawn.correlation, split), *drawn.paths])
+    if drawn.correlation is None:
+        made.notes.append(
+            f"the correlations of {len(use.mean):,} columns are left out, being megabytes above {MOST_CORRELATED:,}; "
+            "of a model with several groups --group chooses one"
+        )
     if arrays:
         made.paths.append(save_array(use.means.float().numpy(), opened.folder / "reports" / "latent_means.npy"))
     return use, made
 
 
 def headline(use: LatentUse) -> list[tuple[str, str]]:
-    """(name, value with unit) rows for a table: the whole, then the most used dimensions."""
+    """(name, value with unit) rows for a table: the whole, then the most used dimensions, or channels of a grid."""
     rows = [("active dimensions", f"{int(use.active.sum())} of {len(use.mean)}")]
     if use.has_prior:
         rows.append(("rate (KL of the posteriors)", f"{use.rate_nats:.2f} nats per image"))
+        if len(use.group_rates_nats) > 1:
+            groups = zip(use.layout.groups, use.group_rates_nats, strict=True)
+            rows += [(f"  of which {group.name}", f"{rate:.2f} nats") for group, rate in groups]
         if math.isfinite(use.aggregate_kl_nats):
             rows.append(("aggregate posterior to prior", f"{use.aggregate_kl_nats:.2f} nats, as normals"))
     if use.has_prior and not use.has_kl_per_dim:
         rows.append(("KL per dimension", "none: q and p do not fall apart into dimensions together; below by spread"))
-    for dim in walks.most_used(use.importance.numpy(), MOST_NAMED):
-        kl = f"KL {float(use.kl_nats[dim]):.2f} nats · " if use.has_kl_per_dim else ""
-        mean, spread = plots.signed(float(use.mean[dim]), plus=True), float(use.aggregate_std[dim])
-        rows.append((f"z{dim}", f"{kl}mean {mean} · spread {spread:.2f}"))
+    for number in most_used_units(use, MOST_NAMED):
+        unit = use.layout.units[number]
+        columns = slice(unit.columns.start, unit.columns.stop)
+        kl = f"KL {float(use.kl_nats[columns].sum()):.2f} nats · " if use.has_kl_per_dim else ""
+        mean, spread = float(use.mean[columns].mean()), float(use.aggregate_std[columns].square().mean().sqrt())
+        rows.append((unit.name, f"{kl}mean {plots.signed(mean, plus=True)} · spread {spread:.2f}"))
     return rows
+
+
+def most_used_units(use: LatentUse, count: int) -> list[int]:
+    """The numbers, or channels of a grid, with the largest KL (or spread of their codes), falling."""
+    return walks.most_used(use.layout.by_unit(use.importance).numpy(), count)
 
 
 def statistics(use: LatentUse) -> list[dict[str, Any]]:
@@ -77,9 +95,11 @@ def statistics(use: LatentUse) -> list[dict[str, Any]]:
         "marginal_kl_nats": use.marginal_kl_nats,
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    plain = len(use.layout.groups) == 1 and not use.layout.is_grid
     return [
         {
             "dimension": dim,
+            **({} if plain else {"name": use.layout.column(dim)}),
             **{k: _number(v) for k, v in zip(columns, row, strict=True)},
             "active": bool(use.active[dim]),
         }
@@ -91,10 +111,9 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _write_statistics(opened: Run, use: LatentUse, split: str) -> list[Path]:
+def _write_statistics(opened: Run, use: LatentUse, correlation: Array | None, split: str) -> list[Path]:
     rows = statistics(use)
-    off_diagonal = use.correlation - torch.diag(use.correlation.diagonal())
-    facts = {
+    facts: dict[str, Any] = {
         "split": split,
         "images": len(use.means),
         "checkpoint": f"step-{opened.trained.step:08d}",
@@ -102,10 +121,18 @@ def _write_statistics(opened: Run, use: LatentUse, split: str) -> list[Path]:
         "active_units": int(use.active.sum()),
         "rate_nats": _number(use.rate_nats),
         "aggregate_kl_nats": _number(use.aggregate_kl_nats),
-        "largest_correlation": float(off_diagonal.abs().max()),
-        "dimensions": rows,
-        "correlation": [[round(value, 6) for value in row] for row in use.correlation.tolist()],
     }
+    if use.layout.is_grid:
+        facts["channel_kl_nats"] = [_number(value) for value in use.unit_kl_nats.tolist()]
+    if len(use.group_rates_nats) > 1:
+        facts["group_rates_nats"] = {
+            group.name: _number(rate) for group, rate in zip(use.layout.groups, use.group_rates_nats, strict=True)
+        }
+    if correlation is not None:
+        facts["largest_correlation"] = float(np.abs(correlation - np.diag(np.diag(correlation))).max())
+    facts["dimensions"] = rows
+    if correlation is not None:
+        facts["correlation"] = [[round(value, 6) for value in row] for row in correlation.tolist()]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -116,35 +143,74 @@ def _write_statistics(opened: Run, use: LatentUse, split: str) -> list[Path]:
     return [folder / "latent_statistics.json", folder / "latent_statistics.csv"]
 
 
-def draw_latents(opened: Run, use: LatentUse, data: Dataset, split: str, projection: str = "pca") -> list[Path]:
+def _correlation(use: LatentUse, pooled: Array) -> Array | None:
+    """Between dimensions, or between the channels of a grid at one place; None where they are too many."""
+    if use.layout.is_grid:
+        spread = pooled.std(0)
+        centred = (pooled - pooled.mean(0)) / np.maximum(spread, 1e-12)
+        return centred.T @ centred / len(centred) if pooled.shape[1] <= MOST_CORRELATED else None
+    return use.correlation.numpy() if use.has_covariance and len(use.mean) <= MOST_CORRELATED else None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The pictures of a latent space, and the correlation that they are of; None where there are too many columns."""
+
+    paths: list[Path]
+    correlation: Array | None
+
+
+def draw_latents(opened: Run, use: LatentUse, data: Dataset, split: str, projection: str = "pca") -> Drawn:
     """Scatter, KL bars, histograms and correlation of these images of a split, in grids/.
 
-    No bars where there is no KL per dimension: for an autoencoder, a mixture, a flow.
+    Of a grid they are of its channels, at all places, and a map shows the KL of each place. No bars where there is no
+    KL per dimension: for an autoencoder, a mixture, a flow. No correlation of more than 1,024 columns.
     """
     folder, count = opened.folder / "grids", f"{len(use.means):,} {split} images"
+    layout, of = use.layout, "channel" if use.layout.is_grid else "dimension"
+    names = [unit.name for unit in layout.units]
     made = [_scatter(use, data, count, projection, folder)]
     if use.has_kl_per_dim:
-        title = f"KL per dimension, {count}: {int(use.active.sum())} of {len(use.mean)} active"
-        bars = plots.kl_bars(use.kl_nats.numpy(), use.active.numpy(), title=title)
-        made.append(plots.save_figure(bars, folder / "kl_bars.png"))
-    dims = walks.most_used(use.importance.numpy(), plots.MOST_HISTOGRAMS)
-    what = "aggregate posterior against prior" if use.has_prior else "codes"
-    most = "" if len(dims) == len(use.mean) else f", the {len(dims)} most used dimensions"
-    drawn = plots.histograms(
-        aggregate_samples(opened.trained, data), dims, title=f"{what}, {count}{most}", **_prior(opened, use)
+        active = layout.by_unit(use.active.long()) > 0
+        title = f"KL per {of}, {count}: {int(use.active.sum())} of {len(use.mean)} dimensions active"
+        if not layout.is_grid:
+            title = f"KL per {of}, {count}: {int(use.active.sum())} of {len(use.mean)} active"
+        kl = layout.by_unit(use.kl_nats) if layout.is_grid else use.kl_nats
+        active = active if layout.is_grid else use.active
+        made.append(
+            plots.save_figure(plots.kl_bars(kl.numpy(), active.numpy(), title=title, of=of), folder / "kl_bars.png")
+        )
+    if use.has_kl_per_dim and layout.is_grid:
+        maps = plots.kl_maps(use.kl_nats.view(layout.shown[0].event).numpy(), title=f"KL at each place, {count}")
+        made.append(plots.save_figure(maps, folder / "kl_map.png"))
+    sampled = layout.pooled(torch.from_numpy(aggregate_samples(opened.trained, data))).numpy()
+    dims = (
+        most_used_units(use, plots.MOST_HISTOGRAMS)
+        if layout.is_grid
+        else walks.most_used(use.importance.numpy(), plots.MOST_HISTOGRAMS)
     )
+    what = "aggregate posterior against prior" if use.has_prior else "codes"
+    most = "" if len(dims) == sampled.shape[1] else f", the {len(dims)} most used {of}s"
+    titles = names if layout.is_grid else [layout.column(dim) for dim in range(layout.width)]
+    drawn = plots.histograms(sampled, dims, title=f"{what}, {count}{most}", names=titles, **_prior(opened, use))
     made.append(plots.save_figure(drawn, folder / "latent_histograms.png"))
-    matrix = plots.correlation_matrix(use.correlation.numpy(), title=f"correlation of latent dimensions, {count}")
-    made.append(plots.save_figure(matrix, folder / "latent_correlation.png"))
-    return made
+    correlation = _correlation(use, sampled)
+    if correlation is not None:
+        title = f"correlation of {'channels at a place' if layout.is_grid else 'latent dimensions'}, {count}"
+        matrix = plots.correlation_matrix(correlation, title=title, of=of)
+        made.append(plots.save_figure(matrix, folder / "latent_correlation.png"))
+    return Drawn(made, correlation)
 
 
 def _prior(opened: Run, use: LatentUse) -> dict[str, Array]:
     """The prior as `plots.histograms` takes it: a normal's moments, draws of another, nothing for an autoencoder."""
     model = opened.trained.model
-    if use.has_kl_per_dim and not (model.classes or use.discrete):
+    if use.has_kl_per_dim and not (model.classes or use.discrete or use.layout.is_grid):
         return {"prior_mean": use.prior_mean.numpy(), "prior_std": use.prior_std.numpy()}
-    return {"prior_draws": prior_draws(opened.trained)} if use.has_prior else {}
+    if not use.has_prior:
+        return {}
+    drawn = torch.from_numpy(prior_draws(opened.trained))
+    return {"prior_draws": use.layout.pooled(drawn).numpy()}
 
 
 def _scatter(use: LatentUse, data: Dataset, count: str, projection: str, folder: Path) -> Path:
@@ -169,7 +235,13 @@ Projected = tuple[Array, tuple[str, str], str, Array]  # points (N, 2), axis nam
 def principal_plane(codes: Array) -> Projected:
     """The two directions of largest variance, with their shares; the largest weight of each is positive."""
     centred = codes - codes.mean(0)
-    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    # of wide codes the directions are found on some rows: the time grows with their number squared
+    seen = (
+        centred[np.linspace(0, len(codes) - 1, min(len(codes), MOST_WIDE)).astype(int)]
+        if codes.shape[1] > MOST_WIDE
+        else centred
+    )
+    _, singular, directions = np.linalg.svd(seen, full_matrices=False)
     directions = directions[:2]
     largest = np.abs(directions).argmax(1)
     directions = directions * np.sign(directions[[0, 1], largest])[:, None]
@@ -219,27 +291,28 @@ def encode_folder(opened: Run, images: Path, table: Path) -> Made:
             parts.append(opened.codes(read.images))
     if not parts:
         raise DataError("; ".join(failures))
+    layout = opened.trained.layout
     with storage_errors(table.parent):
         table.parent.mkdir(parents=True, exist_ok=True)
-        write(table, names, np.concatenate(parts))
+        write(table, names, np.concatenate(parts), [layout.column(i) for i in range(layout.width)])
     return Made(
         [table], [f"{len(names):,} image{'s' * (len(names) != 1)}, {opened.trained.latent_dim} numbers each"], failures
     )
 
 
-def _write_csv(path: Path, names: Sequence[str], codes: Array) -> None:
+def _write_csv(path: Path, names: Sequence[str], codes: Array, columns: Sequence[str]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", *_columns(codes)])
+        writer.writerow(["file", *columns])
         writer.writerows([name, *row] for name, row in zip(names, codes.tolist(), strict=True))
 
 
-def _write_npz(path: Path, names: Sequence[str], codes: Array) -> None:
+def _write_npz(path: Path, names: Sequence[str], codes: Array, columns: Sequence[str]) -> None:
     with path.open("wb") as file:
         np.savez(file, names=np.array(names), codes=codes)
 
 
-def _write_parquet(path: Path, names: Sequence[str], codes: Array) -> None:
+def _write_parquet(path: Path, names: Sequence[str], codes: Array, columns: Sequence[str]) -> None:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -247,15 +320,11 @@ def _write_parquet(path: Path, names: Sequence[str], codes: Array) -> None:
         raise ConfigError(
             "a Parquet table needs the package pyarrow; pip install 'vaekit[parquet]', or name a .csv"
         ) from None
-    columns = dict(zip(_columns(codes), codes.T, strict=True))
-    pyarrow.parquet.write_table(pyarrow.table({"file": list(names), **columns}), path)
+    named = dict(zip(columns, codes.T, strict=True))
+    pyarrow.parquet.write_table(pyarrow.table({"file": list(names), **named}), path)
 
 
-def _columns(codes: Array) -> list[str]:
-    return [f"z{dim}" for dim in range(codes.shape[1])]
-
-
-TABLES: Mapping[str, Callable[[Path, Sequence[str], Array], None]] = {
+TABLES: Mapping[str, Callable[[Path, Sequence[str], Array, Sequence[str]], None]] = {
     ".csv": _write_csv,
     ".npz": _write_npz,
     ".parquet": _write_parquet,

@@ -24,7 +24,7 @@ def pictures(
     made.append(plots.save_figure(plots.loss_curves(opened.history), folder / "grids" / "loss_curves.png"))
     if len(test) >= FEWEST_IMAGES:
         chosen = test.subset(some_rows(len(test), opened.limit))
-        made += draw_latents(opened, opened.use(chosen), chosen, "test")
+        made += draw_latents(opened, opened.use(chosen), chosen, "test").paths
     return made
 
 

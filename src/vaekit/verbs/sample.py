@@ -33,12 +33,17 @@ def sample(
 ) -> Made:
     """samples/<sampler>_samples.png; a sampler other than the prior is fitted on first use, and kept with the run."""
     trained = opened.trained
+    at = "" if opened.size is None else f", at {'×'.join(map(str, opened.size))}"
     if sampler == PRIOR:
         if not trained.model.has_prior:
             raise ConfigError("an autoencoder has no prior to sample from; use --sampler mixture, or train a VAE")
         images = trained.sample(count, temperature=temperature, seed=seed)
-        title = f"{plots.counted(count, 'sample')} from the prior, temperature {temperature:g}"
+        title = f"{plots.counted(count, 'sample')} from the prior, temperature {temperature:g}{at}"
         return _sheet(opened, images, title, sampler, arrays)
+    if opened.size is not None:
+        raise ConfigError(
+            f"the {sampler} is fitted to codes of the run's own size; leave --size out, or sample the prior"
+        )
     sampler_named(sampler)
     if count < 1 or not temperature >= 0:
         raise ConfigError(f"{count} samples at temperature {temperature}: ask for 1 or more, at 0 or more")
@@ -119,7 +124,8 @@ def sample_grid(
 def _sheet(opened: Run, images: Array, title: str, sampler: str, arrays: bool) -> Made:
     grid = plots.labelled_grid(plots.rows_of(as_floats(images), min(COLUMNS, len(images))), title=title)
     folder = opened.folder / "samples"
-    made = Made([plots.save_picture(grid, folder / f"{sampler}_samples.png")])
+    name = f"{sampler}_samples" if opened.size is None else f"{sampler}_samples_{opened.size[0]}x{opened.size[1]}"
+    made = Made([plots.save_picture(grid, folder / f"{name}.png")])
     if arrays:
-        made.paths.append(save_array(images, folder / f"{sampler}_samples.npy"))
+        made.paths.append(save_array(images, folder / f"{name}.npy"))
     return made
