@@ -180,7 +180,7 @@ def draw_latents(opened: Run, use: LatentUse, data: Dataset, split: str, project
         made.append(
             plots.save_figure(plots.kl_bars(kl.numpy(), active.numpy(), title=title, of=of), folder / "kl_bars.png")
         )
-    if use.has_kl_per_dim and layout.is_grid:
+    if use.has_kl_per_dim and layout.is_grid and not use.discrete:  # a code costs the same at every place
         maps = plots.kl_maps(use.kl_nats.view(layout.shown[0].event).numpy(), title=f"KL at each place, {count}")
         made.append(plots.save_figure(maps, folder / "kl_map.png"))
     sampled = layout.pooled(torch.from_numpy(aggregate_samples(opened.trained, data))).numpy()
