@@ -33,6 +33,11 @@ class Splits:
     facts: dict[str, Any]
 
 
+def same_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the facts of two splits are of the same images, preprocessing, split and classes."""
+    return all(before.get(fact) == now.get(fact) for fact in ("fingerprint", "classes"))
+
+
 class Rows(NamedTuple):
     """Ascending positions, int64, of a split."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data.dataset import Dataset
-from vaekit.data.splits import Splits, load_splits
+from vaekit.data.splits import Splits, load_splits, same_data
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.trained.codes import MOST_IMAGES, encode_dataset, some_rows
@@ -110,7 +110,7 @@ class Run(_Folder):
     def _load_splits(self) -> Splits:
         config, facts = self.trained.config.data, self.trained.data_facts
         found = load_splits(replace(config, root=self.data_dir) if self.data_dir else config)
-        if facts.get("fingerprint") != found.facts["fingerprint"]:
+        if not same_data(facts, found.facts):
             before = ", ".join(f"{facts[name]:,} {name}" for name in SPLITS if name in facts)
             raise DataError(
                 f"the data is not what {self.folder} was trained on ({before} images; other files, contents or classes "

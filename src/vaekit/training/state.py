@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaekit.config.schema import Config
-from vaekit.data.splits import Splits
+from vaekit.data.splits import Splits, same_data
 from vaekit.densities.noise import derived_seed
 from vaekit.errors import CheckpointError
 from vaekit.models.model import Model
@@ -89,10 +89,9 @@ def snapshot(trainer: Resumable) -> Checkpoint:
 
 def restore(trainer: Resumable, checkpoint: Checkpoint) -> None:
     """Let a trainer go on from a checkpoint of its own run."""
-    saved = checkpoint.state["data"].get("fingerprint")
-    if saved != trainer.splits.facts.get("fingerprint"):
+    if not same_data(checkpoint.state["data"], trainer.splits.facts):
         raise CheckpointError(
-            "the data is not what this run was trained on (another folder, split or preprocessing); "
+            "the data is not what this run was trained on (another folder, split, preprocessing or classes); "
             "restore it, or start a new run with training.start_from set to this one"
         )
     load_weights(trainer.model, checkpoint.tensors["model"])
