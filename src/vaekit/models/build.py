@@ -6,6 +6,7 @@ To add a part: write the class or function, and one line in its table; the confo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -21,6 +22,7 @@ from vaekit.models.posteriors import Event, Posterior
 from vaekit.models.priors import Prior
 from vaekit.models.vae import VAE
 from vaekit.networks import trunks as networks
+from vaekit.networks.grids import grid_decoder, grid_encoder
 from vaekit.networks.trunks import Shape
 
 
@@ -35,11 +37,12 @@ class Network(NamedTuple):
 
 NETWORKS: Mapping[str, Network] = {
     "mlp": Network(networks.mlp_encoder, networks.mlp_decoder),
-    "conv": Network(
-        networks.conv_encoder, networks.conv_decoder, networks.conv_grid_encoder, networks.conv_grid_decoder
-    ),
+    "conv": Network(networks.conv_encoder, networks.conv_decoder, grid_encoder, grid_decoder),
     "resnet": Network(
-        networks.resnet_encoder, networks.resnet_decoder, networks.resnet_grid_encoder, networks.resnet_grid_decoder
+        networks.resnet_encoder,
+        networks.resnet_decoder,
+        partial(grid_encoder, residual=True),
+        partial(grid_decoder, residual=True),
     ),
 }
 POSTERIORS: Mapping[str, type[Posterior]] = {

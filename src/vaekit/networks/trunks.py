@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vaekit.config.schema import Count, Index
-from vaekit.errors import ConfigError
 from vaekit.networks.convolutions import Conv, TransposedConv
 
 Shape = tuple[int, int, int]  # channels, height, width
@@ -155,7 +154,7 @@ def _halved(side: int) -> int:
     return (side + 1) // 2
 
 
-def _norm(kind: Norm, width: int) -> list[nn.Module]:
+def norm_layers(kind: Norm, width: int) -> list[nn.Module]:
     if kind == "batch":
         return [nn.BatchNorm2d(width)]
     if kind == "group":
@@ -195,10 +194,10 @@ class ResidualConv(nn.Module):
     def __init__(self, width: int, activation: type[nn.Module], norm: Norm) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *_norm(norm, width),
+            *norm_layers(norm, width),
             activation(),
             Conv(width, width, 3, padding=1),
-            *_norm(norm, width),
+            *norm_layers(norm, width),
             activation(),
             Conv(width, width, 3, padding=1),
         )
@@ -218,12 +217,12 @@ def _stages(shape: Shape, count: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def _same_size(width: int, depth: int, act: type[nn.Module], norm: Norm, residual: bool) -> list[nn.Module]:
+def same_size(width: int, depth: int, act: type[nn.Module], norm: Norm, residual: bool) -> list[nn.Module]:
     if residual:
         return [ResidualConv(width, act, norm) for _ in range(depth)]
     layers: list[nn.Module] = []
     for _ in range(depth):
-        layers += [Conv(width, width, 3, padding=1), *_norm(norm, width), act()]
+        layers += [Conv(width, width, 3, padding=1), *norm_layers(norm, width), act()]
     return layers
 
 
@@ -237,11 +236,11 @@ def _image_encoder(
     for width in widths:
         layers.append(Down(channels, width))
         if not residual:
-            layers += [*_norm(norm, width), act()]
-        layers += _same_size(width, depth, act, norm, residual)
+            layers += [*norm_layers(norm, width), act()]
+        layers += same_size(width, depth, act, norm, residual)
         channels = width
     if residual:
-        layers += [*_norm(norm, channels), act()]
+        layers += [*norm_layers(norm, channels), act()]
     height, width = _stages(shape, len(widths))[-1]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, outputs))
 
@@ -258,13 +257,13 @@ def _image_decoder(
     if not residual:
         layers.append(act())
     for i in reversed(range(len(widths))):
-        layers += _same_size(widths[i], depth, act, norm, residual)
+        layers += same_size(widths[i], depth, act, norm, residual)
         if residual:
-            layers += [*_norm(norm, widths[i]), act()]
+            layers += [*norm_layers(norm, widths[i]), act()]
         outputs = widths[i - 1] if i > 0 else shape[0]
         layers.append(Up(widths[i], outputs, *sizes[i]))
         if i > 0 and not residual:
-            layers += [*_norm(norm, outputs), act()]
+            layers += [*norm_layers(norm, outputs), act()]
     return nn.Sequential(*layers)
 
 
@@ -318,136 +317,6 @@ def resnet_decoder(
 ) -> nn.Module:
     """The residual encoder turned round."""
     return _image_decoder(inputs, shape, widths, depth, activation, norm, residual=True)
-
-
-# Grids: encoders to (N, outputs, h, w), decoders from (N, inputs, h, w), of images of any size that 2^halvings divides
-
-
-def halvings_of(widths: Widths | None, halvings: int) -> tuple[int, ...]:
-    """A width for each halving. ConfigError for another number of them."""
-    if widths is None:
-        return tuple(min(256, 32 * 2**i) for i in range(halvings))
-    if len(widths) != halvings:
-        raise ConfigError(
-            f"{len(widths)} widths halve the image as often, but from its side to that of its code are {halvings} "
-            "halvings; give a width for each in model.network.widths, or another model.latent.side"
-        )
-    return widths
-
-
-def _grid_encoder(
-    channels: int,
-    outputs: int,
-    halvings: int,
-    widths: Widths | None,
-    depth: int,
-    activation: Activation,
-    norm: Norm,
-    residual: bool,
-) -> nn.Module:
-    act = ACTIVATIONS[activation]
-    layers: list[nn.Module] = []
-    for width in halvings_of(widths, halvings):
-        layers.append(Down(channels, width))
-        if not residual:
-            layers += [*_norm(norm, width), act()]
-        layers += _same_size(width, depth, act, norm, residual)
-        channels = width
-    if residual:
-        layers += [*_norm(norm, channels), act()]
-    return nn.Sequential(*layers, Conv(channels, outputs, 3, padding=1))
-
-
-class Twice(nn.Module):
-    """Twice the side, whatever it is."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = TransposedConv(inputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
-
-
-def _grid_decoder(
-    inputs: int,
-    channels: int,
-    halvings: int,
-    widths: Widths | None,
-    depth: int,
-    activation: Activation,
-    norm: Norm,
-    residual: bool,
-) -> nn.Module:
-    act, sizes = ACTIVATIONS[activation], halvings_of(widths, halvings)
-    layers: list[nn.Module] = [Conv(inputs, sizes[-1], 3, padding=1)]
-    if not residual:
-        layers.append(act())
-    for i in reversed(range(halvings)):
-        layers += _same_size(sizes[i], depth, act, norm, residual)
-        if residual:
-            layers += [*_norm(norm, sizes[i]), act()]
-        outputs = sizes[i - 1] if i > 0 else channels
-        layers.append(Twice(sizes[i], outputs))
-        if i > 0 and not residual:
-            layers += [*_norm(norm, outputs), act()]
-    return nn.Sequential(*layers)
-
-
-def conv_grid_encoder(
-    channels: int,
-    outputs: int,
-    halvings: int,
-    *,
-    widths: Widths | None = None,
-    depth: Index = 0,
-    activation: Activation = "silu",
-    norm: Norm = "none",
-) -> nn.Module:
-    """Strided convolutions down to the grid, then `outputs` numbers for each place."""
-    return _grid_encoder(channels, outputs, halvings, widths, depth, activation, norm, residual=False)
-
-
-def conv_grid_decoder(
-    inputs: int,
-    channels: int,
-    halvings: int,
-    *,
-    widths: Widths | None = None,
-    depth: Index = 0,
-    activation: Activation = "silu",
-    norm: Norm = "none",
-) -> nn.Module:
-    """The same turned round."""
-    return _grid_decoder(inputs, channels, halvings, widths, depth, activation, norm, residual=False)
-
-
-def resnet_grid_encoder(
-    channels: int,
-    outputs: int,
-    halvings: int,
-    *,
-    widths: Widths | None = None,
-    depth: Count = 1,
-    activation: Activation = "silu",
-    norm: Norm = "none",
-) -> nn.Module:
-    """Like the convolutional one, with `depth` residual blocks at each size."""
-    return _grid_encoder(channels, outputs, halvings, widths, depth, activation, norm, residual=True)
-
-
-def resnet_grid_decoder(
-    inputs: int,
-    channels: int,
-    halvings: int,
-    *,
-    widths: Widths | None = None,
-    depth: Count = 1,
-    activation: Activation = "silu",
-    norm: Norm = "none",
-) -> nn.Module:
-    """The same turned round."""
-    return _grid_decoder(inputs, channels, halvings, widths, depth, activation, norm, residual=True)
 
 
 def full_precision(values: Tensor) -> Tensor:
