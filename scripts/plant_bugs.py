@@ -415,6 +415,64 @@ BUGS = (
         "binned(column, bins) * size + of_factor[::-1]",
         "disentanglement",
     ),
+    Bug(
+        "grid-event",
+        "a grid's density is summed over its last axis alone",
+        "densities/codes.py",
+        "return values.sum(tuple(range(-event_dims, 0)))",
+        "return values.sum(-1) if event_dims == 1 else values.sum((-2, -1)).mean(-1)",
+        "grids",
+    ),
+    Bug(
+        "places-transposed",
+        "the places of a quantised grid come back turned",
+        "densities/codebooks.py",
+        "return values.movedim(-1, -1 - places) if places else values",
+        "return values.movedim(-1, -1 - places).flip(-1) if places else values",
+        "grids",
+    ),
+    Bug(
+        "layout-order",
+        "chosen groups stand in the caller's order",
+        "models/layout.py",
+        "return tuple(group for group in self.groups if not self.chosen or group.name in self.chosen)",
+        "return tuple(group for group in (self.groups[::-1] if self.chosen else self.groups)"
+        " if not self.chosen or group.name in self.chosen)",
+        "layout",
+    ),
+    Bug(
+        "column-places",
+        "a column's name takes its row for its column",
+        "models/layout.py",
+        "row, column = divmod(place, group.event[2])",
+        "column, row = divmod(place, group.event[2])",
+        "layout",
+    ),
+    Bug(
+        "restart-used",
+        "codes that are in use start again too",
+        "models/posteriors.py",
+        "unused = (~used).nonzero().flatten()",
+        "unused = (~used).roll(1).nonzero().flatten()",
+        "grids",
+    ),
+    Bug(
+        "one-noise",
+        "every group of latents gets the noise of the first",
+        "evaluation/chunks.py",
+        "lambda level, shape, like: noises[level])",
+        "lambda level, shape, like: noises[0].expand(shape) if noises[0].shape == shape else"
+        " noises[0].flatten(2)[..., :1].unflatten(-1, (1, 1, 1)).expand(shape))",
+        "groups",
+    ),
+    Bug(
+        "other-data",
+        "a run takes whatever data lies there",
+        "data/splits.py",
+        'return all(before.get(fact) == now.get(fact) for fact in ("fingerprint", "classes"))',
+        'return all(before.get(fact) == now.get(fact) for fact in ("classes",))',
+        "run",
+    ),
 )
 
 

@@ -66,6 +66,16 @@ def test_batch_and_chunk_change_no_bound_of_a_hierarchy(model):
     assert chunks.rows_at_once(model, torch.device("cpu")) >= 1
 
 
+def test_a_bound_in_chunks_has_the_noise_of_each_level(model):
+    """What `evaluate` computes is the bound of one trace whose levels draw their own noise."""
+    data = Dataset((images(20) * 255).to(torch.uint8))
+    found = bounds(model.float(), data, Pixels(), 40, 1, rows=333)
+    with torch.no_grad():
+        trace = model(data.images.float() / 255, 40, BlockNoise(1))
+        expected = log_weight(trace).double().logsumexp(0) - math.log(40)
+    assert torch.allclose(found.importance, expected, rtol=1e-5)
+
+
 def test_what_is_left_out_is_drawn_from_its_prior_given_what_is_above(model):
     """Reconstruction, sampling, and keeping the coarse are one function."""
     x = images()

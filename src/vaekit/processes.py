@@ -78,7 +78,7 @@ class World:
         """Whether it is true in some process."""
         return any(bool(found) for found in self.gather(torch.tensor(flag, dtype=torch.uint8)))
 
-    def told(self, value: Any) -> Any:
+    def from_leader(self, value: Any) -> Any:
         """The leader's value, for everybody: anything that JSON can say."""
         if self.size == 1:
             return value
@@ -106,11 +106,11 @@ class World:
 ALONE = World()
 
 
-def asked_for() -> World:
+def world_of_environment() -> World:
     """What torchrun's environment variables say; `ALONE` without them.
 
     Example:
-        >>> asked_for() == ALONE
+        >>> world_of_environment() == ALONE
         True
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -121,7 +121,7 @@ def asked_for() -> World:
 
 def join() -> World:
     """Meet the other processes that torchrun started, where it did. LostProcessError where they stay away."""
-    world = asked_for()
+    world = world_of_environment()
     if world.size > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(world.local_rank % torch.cuda.device_count())

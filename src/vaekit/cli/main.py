@@ -47,13 +47,13 @@ def train(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse a folder with unreadable images.")] = False,
 ) -> None:
     """Train RECIPE, with `section.key=value` overrides."""
-    from vaekit.processes import asked_for
+    from vaekit.processes import world_of_environment
     from vaekit.verbs.train import train as train_run
 
     chosen = list(overrides or [])
     chosen += [f"training.device={device}"] if device else []
     chosen += ["data.strict=true"] if strict else []
-    leads = asked_for().leads
+    leads = world_of_environment().leads
     with console.TrainingBar(shown=leads) as bar:
         run = train_run(
             recipe, *chosen, out=out, data_dir=data_dir, resume=resume, loggers=[bar], progress=bar.preparing

@@ -141,14 +141,14 @@ def _grid_networks(config: ModelConfig, event: Event, shape: Shape, classes: int
     halvings, options = (shape[1] // event[1]).bit_length() - 1, config.network.options
     more = CLASS_VECTOR if classes else 0
 
-    def told(made: nn.Module) -> nn.Module:
+    def conditioned(made: nn.Module) -> nn.Module:
         return networks.WithVector(made, classes, CLASS_VECTOR) if classes else made
 
     def encoder(outputs: int) -> nn.Module:
-        return told(to_grid(shape[0] + more, outputs, halvings, **options))
+        return conditioned(to_grid(shape[0] + more, outputs, halvings, **options))
 
     def decoder(channels: int) -> nn.Module:
-        return told(from_grid(event[0] + more, channels, halvings, **options))
+        return conditioned(from_grid(event[0] + more, channels, halvings, **options))
 
     return Made(encoder, decoder)
 

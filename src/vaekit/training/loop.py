@@ -325,7 +325,7 @@ class Trainer:
         if self.world.leads:
             samples = self.config.training.samples
             values = validate(self.ema.model, objective, dataset, self.pixels, self.device, at, end, seed, samples)
-        values = self.world.told(values)
+        values = self.world.from_leader(values)
         row = self._row(step, "validation", values)
         self.progress.history.append(row)
         count = self.config.logging.images

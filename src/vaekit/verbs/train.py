@@ -55,7 +55,7 @@ def train(
     config = read_config(recipe, overrides, data_dir)
     world = join()
     choose_device(config.training.device, world)  # refuses one that is not here before any time is spent
-    run = Path(world.told(str(chosen_folder(config.name, out, resume))))
+    run = Path(world.from_leader(str(chosen_folder(config.name, out, resume))))
     with _locked(run, resume) if world.leads else nullcontext():
         if world.leads:
             tidy(run)
