@@ -12,7 +12,7 @@ from scipy.integrate import quad
 from vaekit.config.schema import Part
 from vaekit.densities.images import ImageDistribution
 from vaekit.densities.noise import BlockNoise, Noise
-from vaekit.models.build import vae
+from vaekit.models.build import NETWORKS, vae
 from vaekit.models.likelihoods import Likelihood
 from vaekit.models.trace import Objective, Trace, terms
 from vaekit.models.vae import VAE
@@ -95,6 +95,25 @@ def assert_unchanged_by_duplication(objective: str, likelihood: str, options: Ma
         assert torch.allclose(value, terms(twice)[name], rtol=1e-6)
 
 
+def couples(objective: str, likelihood: str) -> bool:
+    """Whether the loss of a batch is another than the mean of the losses of its halves, at given codes."""
+    model, x = small_model(likelihood)
+    built = objective_for(objective, {}, x)
+    losses = []
+    for part in (x, x[:2], x[2:]):
+        torch.manual_seed(0)  # for what an objective draws
+        losses.append(built(traced(built, model, part, 2, zeros), STEP).detach())
+    return not torch.allclose(losses[0], (losses[1] + losses[2]) / 2, rtol=1e-9)
+
+
+def panels(centre: float, width: float, reach: float = 12, across: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points and weights (n,) of Gauss-Legendre panels that meet at the centre, where a density may have its kink."""
+    nodes, weights = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(10))
+    half = across * width / 2
+    middles = centre + half * (2 * torch.arange(-reach / across, reach / across, dtype=torch.float64) + 1)
+    return (middles[:, None] + half * nodes).flatten(), half * weights.repeat(len(middles))
+
+
 def assert_trains(objective: str, likelihood: str, options: Mapping[str, Any]) -> None:
     """Finite gradients reach every weight of the model, and following them lowers the objective."""
     model, x = small_model(likelihood)
@@ -111,3 +130,14 @@ def assert_trains(objective: str, likelihood: str, options: Mapping[str, Any]) -
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
+
+
+def fits(kind, shape):
+    """Whether the table says that the network takes images of these sides."""
+    return all(side % NETWORKS[kind].multiple == 0 for side in shape[1:])
+
+
+def fitted(kind, shape):
+    """The smallest shape of at least these sides that it takes."""
+    multiple = NETWORKS[kind].multiple
+    return (shape[0], *(-(-side // multiple) * multiple for side in shape[1:]))

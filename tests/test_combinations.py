@@ -125,6 +125,9 @@ def test_what_is_refused_and_what_is_not():
     """Quantised codes with a prior over a codebook, and with nothing else; every prior with the diagonal posterior."""
     kept = {(choice["posterior"], choice["prior"]) for choice in SENSIBLE}
     for posterior, prior in itertools.product(POSTERIORS, PRIORS):
-        assert ((posterior, prior) in kept) == ((posterior in ("vq", "fsq")) == (prior == "codes")), (posterior, prior)
+        assert ((posterior, prior) in kept) == (POSTERIORS[posterior].discrete == PRIORS[prior].discrete), (
+            posterior,
+            prior,
+        )
     for objective in OBJECTIVES:
         assert any(choice["objective"] == objective for choice in SENSIBLE)

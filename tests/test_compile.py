@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from laws import fitted
 
 from vaekit.config.schedule_shapes import constant
 from vaekit.config.schema import ModelConfig, Part, TrainingConfig
@@ -24,12 +25,13 @@ KL_RAMP = {"beta": {"kind": "linear", "over": 10.0}, "free_bits": 0.1}
 
 def forward_for(network, likelihood, kind, objective="elbo", options=KL_RAMP):
     torch.manual_seed(0)
-    model = build_model(ModelConfig(kind=kind, latent_dim=3, network=Part(network), likelihood=Part(likelihood)), SHAPE)
+    config = ModelConfig(kind=kind, latent_dim=3, network=Part(network), likelihood=Part(likelihood))
+    model = build_model(config, fitted(network, SHAPE))
     return model, forward_of(model, build_objective(Part(objective, options), 1, 63).objective, 2)
 
 
 def assert_compiles_to_the_same(network, likelihood, kind, backend):
-    x, step = torch.rand(4, *SHAPE).round(), torch.tensor(3)
+    x, step = torch.rand(4, *fitted(network, SHAPE)).round(), torch.tensor(3)
     results = []
     for compiled in (False, True):
         model, forward = forward_for(network, likelihood, kind)

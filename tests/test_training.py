@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import builtins
 import csv
+import inspect
 import math
 import sys
 import types
 
 import pytest
 import torch
+from laws import fitted
 from small_runs import SIZES, state_of
 from torch import nn
 
@@ -247,26 +249,27 @@ def test_every_model_trains_with_finite_gradients_to_every_weight(kind, corrupti
     others = OBJECTIVES if (kind, network) == ("vae", "mlp") else ()  # tests/test_tables.py has every pair
     for likelihood, objective in [*((one, "elbo") for one in LIKELIHOODS), *(("bernoulli", one) for one in others)]:
         torch.manual_seed(0)
-        parts = {"network": Part(network, {"widths": (8,)}), "likelihood": Part(likelihood)}
-        model = build_model(ModelConfig(kind=kind, corruption=corruption, latent_dim=3, **parts), SHAPE).train()
+        small = {"widths": (8,)} if "widths" in inspect.signature(NETWORKS[network].encoder).parameters else {}
+        parts, shape = {"network": Part(network, small), "likelihood": Part(likelihood)}, fitted(network, SHAPE)
+        model = build_model(ModelConfig(kind=kind, corruption=corruption, latent_dim=3, **parts), shape).train()
         config = TrainingConfig()
         made = build_objective(Part(objective), 1, 30, Facts(images=20, latent_dim=3)).objective
         forward, own = forward_of(model, made, 1), ObjectiveWeights(made, torch.device("cpu"))
         counters = Counters(torch.device("cpu"))
         step = TrainStep(forward, build_optimizer(model, config), Ema(model, 0.9), constant(1e-3), counters, own=own)
         for _ in range(2):
-            step(torch.rand(4, *SHAPE).round())
+            step(torch.rand(4, *shape).round())
             for name, weight in model.named_parameters():
                 assert weight.grad is not None and bool(weight.grad.isfinite().all()), (likelihood, name)
         assert int(counters.skipped) == 0, likelihood
-        moved = changed(build_before(kind, corruption, parts), dict(model.named_parameters()))
+        moved = changed(build_before(kind, corruption, parts, shape), dict(model.named_parameters()))
         assert moved == {name for name, _ in model.named_parameters()}, likelihood
 
 
-def build_before(kind, corruption, parts):
+def build_before(kind, corruption, parts, shape):
     torch.manual_seed(0)
     return dict(
-        build_model(ModelConfig(kind=kind, corruption=corruption, latent_dim=3, **parts), SHAPE).named_parameters()
+        build_model(ModelConfig(kind=kind, corruption=corruption, latent_dim=3, **parts), shape).named_parameters()
     )
 
 

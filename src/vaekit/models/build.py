@@ -33,6 +33,7 @@ class Network(NamedTuple):
     decoder: Callable[..., nn.Module]
     grid_encoder: Callable[..., nn.Module] | None = None
     grid_decoder: Callable[..., nn.Module] | None = None
+    multiple: int = 1  # of which the sides of an image must be; the network refuses others by a ConfigError
 
 
 NETWORKS: Mapping[str, Network] = {

@@ -101,7 +101,7 @@ def factor(
         lambda log_odds: log_odds,
         permuted,
         as_schedule(gamma),
-        Needs(latents=True, continuous=True, coupled=True, flat=True),
+        Needs(latents=True, continuous=True, coupled=True, flat=True, one_group=True),
         learning_rate=learning_rate,
         betas=betas,
     )
@@ -126,7 +126,7 @@ def adversarial(
         F.softplus,
         prior_draws,
         as_schedule(strength),
-        Needs(latents=True, continuous=True, fixed_prior=True),
+        Needs(latents=True, continuous=True, fixed_prior=True, one_group=True),
         learning_rate=learning_rate,
         betas=betas,
     )

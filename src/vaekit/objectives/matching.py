@@ -59,7 +59,7 @@ def prior_draws(latent: Latent) -> Tensor:
 class Mmd:
     """distortion + (1 - alpha) * rate + (alpha + strength - 1) * MMD²(q(z), p(z)) + penalty."""
 
-    needs = Needs(latents=True, continuous=True, coupled=True)
+    needs = Needs(latents=True, continuous=True, coupled=True, one_group=True)
 
     def __init__(self, alpha: Schedule, strength: Schedule, kernel: Kernel, bandwidth: float) -> None:
         self.alpha, self.strength, self.kernel, self.bandwidth = alpha, strength, kernel, bandwidth

@@ -17,6 +17,7 @@ class Needs(NamedTuple):
     factorised: bool = False  # a posterior with independent dimensions
     fixed_prior: bool = False  # one without weights, which would get no gradient
     flat: bool = False  # codes whose single numbers mean something: not a grid's
+    one_group: bool = False  # of latents: the prior of a group below another is not the prior
     coupled: bool = False  # a term that couples the images of a batch: a part of the batch gives another one
     groups: int = 1  # that the samples of an image are divided into
 

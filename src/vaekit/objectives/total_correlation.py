@@ -33,7 +33,7 @@ def rate_parts(latent: Latent, images: int, sampling: Sampling) -> RateParts:
 class TotalCorrelation:
     """distortion + alpha * information + beta * correlation + gamma * marginals + penalty."""
 
-    needs = Needs(latents=True, continuous=True, factorised=True, coupled=True, flat=True)
+    needs = Needs(latents=True, continuous=True, factorised=True, coupled=True, flat=True, one_group=True)
 
     def __init__(self, alpha: Schedule, beta: Schedule, gamma: Schedule, images: int, sampling: Sampling) -> None:
         self.alpha, self.beta, self.gamma, self.images, self.sampling = alpha, beta, gamma, images, sampling

@@ -76,10 +76,26 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
     if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
         yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
     yield from _grid_problems(config)
+    yield from _side_problems(config)
     if config.model.kind == "vae":
         yield from _prior_problems(config)
         yield from _quantised_problems(config)
         yield from _free_bits_problems(config)
+
+
+def _side_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    kind = config.model.network.kind
+    source, data = SOURCES.get(config.data.source), config.data
+    sides = data.pad or data.size or (source.shape[1:] if source and source.shape else None)
+    if sides is None:
+        return  # only the files know
+    multiple, sides = NETWORKS[kind].multiple, (sides, sides) if isinstance(sides, int) else sides
+    if any(side % multiple for side in sides):
+        said = "×".join(map(str, sides))
+        yield (
+            ("model", "network"),
+            f"'{kind}' takes images whose sides are multiples of {multiple}, not {said}; set data.size or data.pad",
+        )
 
 
 def _grid_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
