@@ -182,3 +182,25 @@ def test_an_autoencoder_has_a_sampler_too(tmp_path, codes):
     fitted = sampler_for(run, load(run), "mixture", lambda: codes)
     assert fitted.facts["held_out_prior_nats"] is None
     assert json.loads((sampler_folder(run, "mixture") / "sampler.json").read_text())["kind"] == "mixture"
+
+
+def test_few_codes_of_many_numbers_give_no_mixture_that_knows_only_them():
+    """346 codes in 64 dimensions: as many covariances as would fit them leave unseen codes hundreds of nats away."""
+    rng = np.random.default_rng(0)
+    mixing = np.eye(64) + 0.3 * rng.standard_normal((64, 64)) / 8
+    codes, unseen = (rng.standard_normal((count, 64)) @ mixing for count in (346, 2000))
+    fitted = MixtureSampler.fit(codes).log_prob(unseen).mean()
+    truth = MixtureSampler(np.ones(1), np.zeros((1, 64)), np.linalg.cholesky(mixing.T @ mixing)[None])
+    standard = MixtureSampler(np.ones(1), np.zeros((1, 64)), np.eye(64)[None])
+    assert fitted > standard.log_prob(unseen).mean() and truth.log_prob(unseen).mean() - fitted < 10
+
+
+def test_many_codes_keep_their_correlations_and_their_clouds():
+    rng = np.random.default_rng(0)
+    lean = np.array([[1.0, 0.0], [0.9, 0.3]])
+    codes = np.concatenate([rng.standard_normal((2000, 2)) @ lean.T + 6, rng.standard_normal((2000, 2)) @ lean - 6])
+    fitted = MixtureSampler.fit(codes, components=2)
+    assert len(fitted.weights) == 2
+    for mean, factor in zip(fitted.means, fitted.factors, strict=True):
+        expected = lean @ lean.T if mean[0] > 0 else lean.T @ lean
+        assert np.allclose(factor @ factor.T, expected, atol=0.1)

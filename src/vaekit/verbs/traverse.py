@@ -66,6 +66,7 @@ def traverse(
     sheet = plots.labelled_grid(rows, title=title, row_labels=names, column_labels=columns)
     made = Made([plots.save_picture(sheet, folder / "traversals.png")])
     for dim, name, row, path in zip(chosen, names, rows, codes, strict=True):
+        name = name.replace("\n", " · ")
         title, shown = f"{name}, around {around}: {moved}", columns
         if not layout.is_grid:
             title = f"{name}, around {around}; columns are values of {layout.units[dim].name}"
@@ -97,4 +98,5 @@ def _centre(opened: Run, use: LatentUse, scale: Scale) -> tuple[Array, Array]:
 def _name(use: LatentUse, number: int) -> str:
     unit = use.layout.units[number]
     kl = float(use.kl_nats[unit.columns.start : unit.columns.stop].sum())
-    return f"{unit.name} · KL {kl:.2f} nats" if np.isfinite(kl) else unit.name
+    between = "\n" if use.layout.is_grid else " · "  # a row's name has little room
+    return f"{unit.name}{between}KL {kl:.2f} nats" if np.isfinite(kl) else unit.name

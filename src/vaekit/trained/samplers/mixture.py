@@ -12,7 +12,18 @@ from vaekit.densities.noise import derived_seed
 
 Array = np.ndarray[Any, Any]
 CODES_PER_COMPONENT = 20  # fewer give a covariance of chance
+HELD_OUT = 0.1  # of the codes, to choose by
+SHRINKAGES = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the correlations
 RIDGE = 1e-6  # added to each variance, in units of the codes: a component on one point stays a density
+
+
+def _mixture(codes: Array, count: int, seed: int) -> tuple[Array, Array, Array]:
+    """Weights (K,), means (K, D) and covariances (K, D, D), by expectation maximisation."""
+    from sklearn.mixture import GaussianMixture
+
+    random = derived_seed(seed, "mixture") % 2**32
+    fitted = GaussianMixture(count, covariance_type="full", reg_covar=RIDGE, random_state=random).fit(codes)
+    return fitted.weights_, fitted.means_, fitted.covariances_
 
 
 class MixtureSampler:
@@ -28,14 +39,27 @@ class MixtureSampler:
 
     @classmethod
     def fit(cls, codes: Array, *, seed: int = 0, components: int = 10) -> Self:
-        """From codes (N, D); fewer components where the codes are few."""
-        from sklearn.mixture import GaussianMixture
+        """From codes (N, D). A tenth of them, held out, chooses between many components and one, and how far each
+        covariance is shrunk to its diagonal: as many numbers as codes describe those codes and no others.
+        """
+        values = np.asarray(codes, np.float64)
+        order = np.random.default_rng(derived_seed(seed, "held out")).permutation(len(values))
+        held, rest = np.split(values[order], [max(1, int(HELD_OUT * len(values)))])
+        rest = rest if len(rest) > 1 else values
+        counts = {max(1, min(components, len(rest) // CODES_PER_COMPONENT)), 1}
+        tried = {}
+        for count in sorted(counts, reverse=True):
+            fitted = _mixture(rest, count, seed)
+            for share in SHRINKAGES:
+                tried[count, share] = float(cls._shrunk(*fitted, share).log_prob(held).mean())
+        count, share = max(tried, key=lambda choice: tried[choice])
+        return cls._shrunk(*_mixture(values, count, seed), share)
 
-        count = max(1, min(components, len(codes) // CODES_PER_COMPONENT))
-        fitted = GaussianMixture(
-            count, covariance_type="full", reg_covar=RIDGE, random_state=derived_seed(seed, "mixture") % 2**32
-        ).fit(np.asarray(codes, np.float64))
-        return cls(fitted.weights_, fitted.means_, np.linalg.cholesky(fitted.covariances_))
+    @classmethod
+    def _shrunk(cls, weights: Array, means: Array, covariances: Array, share: float) -> Self:
+        """Covariances (K, D, D) moved to their diagonals by this share."""
+        diagonals = np.einsum("kii->ki", covariances)[..., None] * np.eye(covariances.shape[-1])
+        return cls(weights, means, np.linalg.cholesky((1 - share) * covariances + share * diagonals))
 
     def sample(self, count: int, *, seed: int = 0, temperature: float = 1.0) -> Array:
         """Codes (count, D), float32. `temperature` multiplies the spread of each component."""

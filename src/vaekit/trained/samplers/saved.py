@@ -158,13 +158,23 @@ def sampler_for(
             announce(f"{error}: done now")
     fitted = fit_sampler(trained, kind, codes(), seed=seed)
     folder = save_sampler(run, fitted)
-    announce(
-        f"fitted the {kind} sampler to {fitted.facts['codes']:,} codes of training images: "
-        f"{fitted.facts['held_out_nats']:.2f} nats for a code it has not seen"
-        + (f" (the prior: {prior:.2f})" if (prior := fitted.facts["held_out_prior_nats"]) is not None else "")
-        + f"; saved in {folder}"
-    )
+    announce(_said(fitted, folder))
     return fitted
+
+
+def _said(fitted: Fitted, folder: Path) -> str:
+    """What was fitted, and whether it describes codes that it has not seen better than the prior does."""
+    facts = fitted.facts
+    found, prior = facts["held_out_nats"], facts["held_out_prior_nats"]
+    text = f"fitted the {facts['kind']} sampler to {facts['codes']:,} codes of training images, saved in {folder}"
+    if prior is None:
+        return f"{text}; a code that it has not seen has a log-density of {found:.2f} nats"
+    if found >= prior:
+        return f"{text}; codes that it has not seen are {found - prior:.2f} nats more likely than under the prior"
+    return (
+        f"{text}; but codes that it has not seen are {prior - found:.2f} nats less likely than under the prior: sample "
+        "from the prior (--sampler prior), or give it more images"
+    )
 
 
 def sampler_folder(run: Path, kind: str) -> Path:
