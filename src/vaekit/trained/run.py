@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,15 +64,15 @@ class Run(_Folder):
     limit: int | None = MOST_IMAGES
     asked: Path | None = None  # a checkpoint of the run, where that is what was named
 
-    # What lies in a run is a plain path; Python 3.12 and newer ask `with_segments`, Python 3.11 the other.
-
     def with_segments(self, *segments: str | Path) -> Path:
-        """The class of paths that are made from this one."""
+        """A path that is made from this one: what lies in a run is a plain path."""
         return Path(*segments)
 
-    @classmethod
-    def _from_parsed_parts(cls, *parts: Any) -> Any:
-        return _Folder._from_parsed_parts(*parts)  # type: ignore[attr-defined]
+    if sys.version_info < (3, 12):  # which does not ask `with_segments` yet
+
+        @classmethod
+        def _from_parsed_parts(cls, *parts: Any) -> Any:
+            return _Folder._from_parsed_parts(*parts)  # type: ignore[attr-defined]
 
     @property
     def folder(self) -> Path:
