@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vaekit.config.schema import DataConfig
 from vaekit.data import Dataset
 from vaekit.data.sources import SOURCES, Loaded, Source
 from vaekit.data.splits import load_splits, split_rows
 from vaekit.errors import ConfigError, DataError
+from vaekit.training.combinations import read_config
 
 
 def numbered(first: int, count: int) -> Dataset:
@@ -176,3 +178,58 @@ def test_each_source_describes_itself(name: str) -> None:
     assert entry.name == name and entry.about.endswith(".")
     for file in entry.files:
         assert file.url.startswith("http") and (file.md5 or file.md5_compressed)
+
+
+def tree(folder, *names):
+    """A folder of images, one in each of these folders below it."""
+    for number, name in enumerate(names):
+        for copy in range(6):
+            path = folder / name / f"{copy}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 4), 40 * number + copy, np.uint8)).save(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "held"),
+    [
+        (("Training/a", "Testing/a"), "test"),
+        (("TRAIN/a", "Eval/a"), "test"),
+        (("train/a", "dev/a"), "validation"),
+        (("training/a", "Valid/a"), "validation"),
+    ],
+)
+def test_splits_are_known_by_what_they_are_often_called(tmp_path, names, held):
+    """Kaggle's Training and Testing: in one pool the test images would be trained on."""
+    config = DataConfig(
+        source="folder", path=str(tree(tmp_path / "images", *names)), size=4, validation=None, test=None
+    )
+    splits = load_splits(config)
+    kept = getattr(splits, held)
+    assert {name.split("/")[0] for name in kept.names} == {names[1].split("/")[0]}
+    assert {name.split("/")[0] for name in splits.train.names} == {names[0].split("/")[0]}
+
+
+@pytest.mark.parametrize(
+    "names", [("train_images/a", "test_images/a"), ("train/a", "test-2020/a"), ("my_train/a", "my_test/a")]
+)
+def test_folders_called_nearly_like_splits_are_refused(tmp_path, names):
+    config = DataConfig(source="folder", path=str(tree(tmp_path / "images", *names)), size=4)
+    with pytest.raises(DataError, match="may be splits, but are not called so; rename them"):
+        load_splits(config)
+
+
+def test_classes_may_sound_a_little_like_splits(tmp_path):
+    config = DataConfig(source="folder", path=str(tree(tmp_path / "images", "trainers", "valves", "tests")), size=4)
+    assert load_splits(config).train.class_names == ("tests", "trainers", "valves")
+
+
+def test_a_source_that_reads_no_path_refuses_one():
+    with pytest.raises(ConfigError, match="'digits' reads no path; for images of your own: vaekit train folder"):
+        read_config("digits", ["data.path=photos"])
+
+
+def test_arrays_of_different_shapes_are_refused_before_training(tmp_path):
+    np.savez(tmp_path / "a.npz", train=np.zeros((9, 8, 8), np.uint8), test=np.zeros((3, 8, 9), np.uint8))
+    with pytest.raises(DataError, match=r"differ in shape: train \(1, 8, 8\), test \(1, 8, 9\)"):
+        load_splits(DataConfig(source="arrays", path=str(tmp_path / "a.npz")))

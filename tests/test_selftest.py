@@ -1,8 +1,10 @@
 """Every check of the self-test fails where the code is wrong, and the table and the exit code say so."""
 
+import importlib.util
 import json
 import math
 import os
+import sys
 import tempfile
 from functools import partial
 
@@ -28,6 +30,7 @@ from vaekit.selftest.run import CHECKS, judge, run_checks
 
 CPU = torch.device("cpu")
 ALWAYS_HERE = {
+    "optional",
     "sums-float32",
     "perfect-code",
     "noise-code",
@@ -251,3 +254,14 @@ def test_unknown_names_and_devices_are_refused(vaekit):
     answer = vaekit("selftest", "--only", "resume")
     assert answer.code == 2 and "did you mean 'resumed'?" in answer.err
     assert vaekit("selftest", "--only", "sums", "--device", "warp").code == 2
+
+
+def test_what_is_not_installed_is_not_here_and_the_rest_is_checked(monkeypatch):
+    """A plain install has no zuko: that is no failure, and is said."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "zuko" else find(name, *rest))
+    (figure,) = run_checks(["optional"], device="cpu")
+    assert figure.verdict == "not here" and "the prior 'flow' needs zuko" in figure.note
+    monkeypatch.setitem(sys.modules, "zuko", None)
+    (figure,) = run_checks(["kl-relative"], device="cpu")
+    assert figure.verdict == "ok"

@@ -181,6 +181,10 @@ def read_arrays(path: Path) -> tuple[dict[str, Dataset], str]:
         raise DataError(f"{path} holds {held} but no 'train'; write it with numpy.savez(file, train=images, …)")
     classes = tuple(str(name) for name in columns.get("classes", ()))
     parts = {name: _dataset(path, name, columns, classes) for name in PARTS if name in columns}
+    shapes = {name: part.shape for name, part in parts.items()}
+    if len(set(shapes.values())) > 1:
+        said = ", ".join(f"{name} {_shape(shape)}" for name, shape in shapes.items())
+        raise DataError(f"the images in {path} differ in shape: {said}; bring them to one")
     return parts, content_of_columns(columns)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -65,6 +66,12 @@ class Source:
     files: tuple[RemoteFile, ...] = ()
     classes: tuple[str, ...] = ()
     needs_path: bool = False
+    takes_path: bool = False  # where its files are not in the data root
+
+    @property
+    def reads_path(self) -> bool:
+        """Whether data.path means anything to it."""
+        return self.needs_path or self.takes_path
 
 
 def shaped(data: Dataset, loaded: Loaded, config: DataConfig, progress: Progress) -> Dataset:
@@ -171,17 +178,26 @@ def _read_members(archive: Path, members: list[str]) -> dict[str, bytes]:
     return found
 
 
-FOLDER_SPLITS = {
+FOLDER_SPLITS = {  # in any case
     "train": "train",
+    "training": "train",
     "validation": "validation",
+    "validate": "validation",
     "val": "validation",
     "valid": "validation",
+    "dev": "validation",
     "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
 }
+LIKE_A_SPLIT = re.compile(
+    r"(train|val|valid|validation|dev|test|eval)(ing|ation)?[\W_\d].*|.*[\W_](train|val|valid|dev|test|eval)", re.I
+)
 
 
 def load_folder(source: Source, config: DataConfig, progress: Progress) -> Loaded:
-    """Any tree of images; `train`, `validation` (`val`, `valid`) and `test` at its top are its splits."""
+    """Any tree of images; `train`, `validation` and `test` at its top, or other usual names, are its splits."""
     assert config.path is not None, "load_splits asks for it"
     return _tree(Path(config.path).expanduser(), FOLDER_SPLITS, config, progress)
 
@@ -204,6 +220,7 @@ def _tree(root: Path, split_names: dict[str, str], config: DataConfig, progress:
     files = find_images(root)
     if not files:
         raise DataError(f"there are no images in '{root}'; set data.path to a folder with .jpg, .png, … files")
+    _refuse_likely_splits(files, split_names)
     kinds = [_split_of(file.name, split_names) for file in files]
     divided = "train" in kinds and ("validation" in kinds or "test" in kinds)
     reason = "lies outside the train, validation and test folders"
@@ -218,6 +235,18 @@ def _tree(root: Path, split_names: dict[str, str], config: DataConfig, progress:
     parts = {kind: whole.subset(of_kind) for kind, of_kind in rows.items()}
     validation, test = parts.get("validation"), parts.get("test")
     return Loaded(parts["train"], validation, test, store.content, store, rows["train"])
+
+
+def _refuse_likely_splits(files: Sequence[Found], split_names: dict[str, str]) -> None:
+    """DataError where folders at the top are called nearly like splits: in one pool test images would be trained on."""
+    tops = {name.partition("/")[0] for name in (file.name for file in files) if "/" in name}
+    likely = sorted(top for top in tops if top.lower() not in split_names and LIKE_A_SPLIT.fullmatch(top))
+    named = {split_names[top.lower()] for top in tops if top.lower() in split_names}
+    if likely and len(likely) + len(named) > 1:
+        raise DataError(
+            f"the folders {', '.join(map(repr, likely))} may be splits, but are not called so; rename them to train, "
+            "validation and test, or to what a class is called, or set data.path to one of them"
+        )
 
 
 def _split_of(name: str, split_names: dict[str, str]) -> str | None:
@@ -260,10 +289,10 @@ _FASHION = _four_files(
     "FashionMNIST/raw",
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
     {
-        "train-images": (None, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-        "train-labels": (None, "25c81989df183df01b3e8a0aad5dffbe"),
-        "t10k-images": (None, "bef4ecab320f06d8554ea6380940ec79"),
-        "t10k-labels": (None, "bb300cfdad3c16e7a12a480ee83cd310"),
+        "train-images": ("f4a8712d7a061bf5bd6d2ca38dc4d50a", None),
+        "train-labels": ("9018921c3c673c538a1fc5bad174d6f9", None),
+        "t10k-images": ("8181f5470baa50b63fa0f6fddb340f0a", None),
+        "t10k-labels": ("15d484375f8d13e6eb1aabb0c3f46965", None),
     },
 )
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -282,7 +311,7 @@ SOURCES = {
         Source("mnist", "70,000 handwritten digits of 28×28.", load_idx, 5000, 0, _GREY, _MNIST, _DIGITS),
         Source("fashion-mnist", "70,000 pieces of clothing, 28×28.", load_idx, 5000, 0, _GREY, _FASHION, _CLOTHES),
         Source("cifar10", "60,000 colour photographs of 32×32.", load_cifar10, 5000, 0, _COLOUR, _CIFAR, _OBJECTS),
-        Source("afhq", "16,000 faces of cats, dogs and wild animals, 512×512.", load_afhq, 500),
+        Source("afhq", "16,000 faces of cats, dogs and wild animals, 512×512.", load_afhq, 500, takes_path=True),
         Source("arrays", "Your own arrays: a .npz file; set data.path.", load_arrays, needs_path=True),
         Source("folder", "Your own images: any tree of files; set data.path.", load_folder, needs_path=True),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Iterator
 from functools import partial
@@ -16,9 +17,10 @@ from vaekit.densities.codes import DiagonalNormal, LatentDistribution, kl_of
 from vaekit.models import build
 from vaekit.models.build import vae
 from vaekit.models.priors import Vamp
+from vaekit.models.priors.normal import Prior
 from vaekit.models.trace import Latent, log_q
 from vaekit.models.vae import VAE
-from vaekit.selftest.figure import refuse_without_float64
+from vaekit.selftest.figure import NotHere, refuse_without_float64
 from vaekit.selftest.likelihoods import Constant
 
 SETTINGS, DIMS, SHAPE = 30, 2, (1, 2, 2)
@@ -86,7 +88,7 @@ def _models(device: torch.device) -> Iterator[VAE]:
     """Small models with every posterior of the table beside every prior, where both are densities; float64."""
     for posterior, encoding in build.POSTERIORS.items():
         for prior, family in build.PRIORS.items():
-            if encoding.discrete or family.discrete:
+            if encoding.discrete or family.discrete or lacks_package(family):
                 continue
             few = {"components": COMPONENTS} if "components" in inspect.signature(family).parameters else {}
             model = vae(
@@ -98,6 +100,21 @@ def _models(device: torch.device) -> Iterator[VAE]:
                 classes=CLASSES if family.of_class else 0,
             )
             yield model.to(device, torch.float64).eval()
+
+
+def lacks_package(family: type[Prior]) -> bool:
+    """Whether a package that the part needs is not installed."""
+    return family.package is not None and importlib.util.find_spec(family.package) is None
+
+
+def parts_that_are_not_here(device: torch.device) -> float:
+    """0 where every part can be checked. NotHere names those that the checks of codes leave out."""
+    absent = [
+        f"the prior '{name}' needs {family.package}" for name, family in build.PRIORS.items() if lacks_package(family)
+    ]
+    if absent:
+        raise NotHere(f"{'; '.join(absent)}: not checked")
+    return 0.0
 
 
 def _given(model: VAE, x: Tensor) -> Tensor | None:

@@ -17,6 +17,7 @@ CHECKS: Mapping[str, Check] = {
     "sums-float32": Check("and in float32", likelihoods.worst_single_precision_sum, 2e-5),
     "integrals": Check("a density integrates to 1", likelihoods.worst_integral, 1e-10),
     "codes": Check("a posterior or prior integrates to 1", divergences.worst_integral_of_codes, 1e-6),
+    "optional": Check("every part can be checked here: absent ones", divergences.parts_that_are_not_here, 0.0),
     "kl": Check("closed-form KL is the sampled one: standard errors", divergences.worst_in_standard_errors, 4.0),
     "kl-relative": Check("and relatively, above 0.1 nats", divergences.worst_relative, 0.005),
     "exact-elbo": Check("ELBO of the exact posterior is log p(x): nats", bounds.elbo_of_exact_posterior, 1e-9),

@@ -47,6 +47,12 @@ def check_config(config: Config) -> Iterator[Problem]:
         else:
             unknown = True
             yield Problem((*path, "kind"), f"unknown {path[-1]} '{part.kind}'; {suggest(part.kind, table)}")
+    source = SOURCES.get(config.data.source)
+    if source is not None and config.data.path is not None and not source.reads_path:
+        yield Problem(
+            ("data", "path"),
+            f"'{config.data.source}' reads no path; for images of your own: vaekit train folder data.path=…",
+        )
     if config.data.source not in SOURCES:
         yield Problem(("data", "source"), f"unknown data set; {suggest(config.data.source, SOURCES)}")
     if not unknown:

@@ -96,6 +96,8 @@ class Flow(Prior):
     Papamakarios, Pavlakou & Murray 2017, arXiv:1705.07057; Durkan et al. 2019, arXiv:1906.04032
     """
 
+    package = "zuko"
+
     def __init__(
         self,
         event: Event,

@@ -29,6 +29,7 @@ class Prior(nn.Module):
     fixed: ClassVar[bool] = False  # nothing to learn
     of_class: ClassVar[bool] = False  # another density for each class of the context
     grids: ClassVar[bool] = False  # takes an event (C, h, w) too
+    package: ClassVar[str | None] = None  # that it needs beside those of a plain install
     components = 0  # of a mixture: at most one for each training image
 
     def __init__(self, event: Event, shape: Shape, classes: int = 0) -> None:
