@@ -40,6 +40,7 @@ from vaekit.config.schema import (
 )
 from vaekit.config.yaml_source import read_yaml, write_yaml
 from vaekit.errors import ConfigError
+from vaekit.training.combinations import read_config
 
 
 def load_text(folder: Path, text: str, *overrides: str, **options: Any) -> Config:
@@ -375,3 +376,36 @@ def test_an_annotation_that_yaml_cannot_hold_is_replaced() -> None:
 def test_importing_the_loader_is_cheap() -> None:
     code = "import sys, vaekit.config.load; print({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "objective.beta=-1",
+        "objective.weight=-500/pixels",
+        "objective.beta={kind: linear, start: -0.1, end: 1}",
+        "objective.beta=[[0, 1], [5, -2]]",
+        "objective.beta={kind: pairs, pairs: [[0, -1]]}",
+    ],
+)
+def test_a_weight_below_zero_is_refused(override):
+    """A rate of weight -1 was driven to 10^17 nats, with exit code 0."""
+    with pytest.raises(ConfigError, match="a weight is 0 or more"):
+        read_config("digits", [override])
+
+
+@pytest.mark.parametrize(
+    "words", [("objective=geco", "objective.tolerance=-0.1"), ("objective=mmd", "objective.alpha=-1")]
+)
+def test_what_may_be_below_zero_may(words):
+    read_config("digits", words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("capacity", "gamma"), ("capacity", "nats"), ("factor", "gamma"), ("adversarial", "strength"), ("mmd", "strength"),
+     ("total-correlation", "beta"), ("iwae", "elbo_share")],
+)  # fmt: skip
+def test_every_weight_of_every_objective_has_its_range(kind, name):
+    with pytest.raises(ConfigError, match="a weight is 0 or more"):
+        read_config("digits", [f"objective={kind}", f"objective.{name}=-0.5"])

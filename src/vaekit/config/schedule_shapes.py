@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from vaekit.config.schema import Range
+
 Schedule = Callable[[Tensor], Tensor]
 ScheduleValue = float | Schedule  # what an objective takes: a number, or any function of the step
+Weight = Annotated[ScheduleValue, Range(ge=0)]  # of a term: below 0 the term would be driven without bound
 
 
 def constant(value: float) -> Schedule:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
+from vaekit.config.schedule_shapes import Schedule, Weight, as_schedule
 from vaekit.config.schema import Count, Positive, Share
 from vaekit.models.trace import Latent, Objective, Trace, distortion
 from vaekit.objectives.evidence import rate
@@ -85,7 +85,7 @@ def negative_elbo(trace: Trace) -> Tensor:
 def factor(
     facts: Facts,
     *,
-    gamma: ScheduleValue = 10.0,
+    gamma: Weight = 10.0,
     widths: tuple[Count, ...] = (256, 256, 256),
     learning_rate: Positive = 1e-4,
     betas: tuple[Share, Share] = (0.5, 0.9),
@@ -110,7 +110,7 @@ def factor(
 def adversarial(
     facts: Facts,
     *,
-    strength: ScheduleValue = 10.0,
+    strength: Weight = 10.0,
     widths: tuple[Count, ...] = (256, 256, 256),
     learning_rate: Positive = 1e-4,
     betas: tuple[Share, Share] = (0.5, 0.9),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from vaekit import objectives
-from vaekit.config.schedule_shapes import Schedule, ScheduleValue
+from vaekit.config.schedule_shapes import Schedule, ScheduleValue, Weight
 from vaekit.config.schedules import build_schedule
 from vaekit.config.schema import Part
 from vaekit.models.build import _choose
@@ -53,4 +53,4 @@ def _asks_for_facts(factory: Callable[..., Any]) -> bool:
 def scheduled_defaults(factory: Callable[..., Any]) -> dict[str, Any]:
     """Name to default of the options that are schedules."""
     parameters = inspect.signature(factory, eval_str=True).parameters.values()
-    return {p.name: p.default for p in parameters if p.annotation == ScheduleValue}
+    return {p.name: p.default for p in parameters if p.annotation in (ScheduleValue, Weight)}

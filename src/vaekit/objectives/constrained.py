@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
+from vaekit.config.schedule_shapes import Schedule, Weight, as_schedule
 from vaekit.config.schema import Positive, Share
 from vaekit.models.trace import Objective, Trace, distortion
 from vaekit.objectives.evidence import rate
@@ -29,7 +29,7 @@ class Capacity:
         return distortion(trace) + self.gamma(step) * gap + trace.penalty.mean()
 
 
-def capacity(*, gamma: ScheduleValue = 100.0, nats: ScheduleValue = 25.0) -> Objective:
+def capacity(*, gamma: Weight = 100.0, nats: Weight = 25.0) -> Objective:
     """distortion + gamma * |rate - nats| + penalty, where the allowed nats usually rise with the step.
 
     Burgess et al. 2018, arXiv:1804.03599

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
+from vaekit.config.schedule_shapes import Schedule, Weight, as_schedule
 from vaekit.config.schema import NotNegative
 from vaekit.errors import ConfigError
 from vaekit.models.trace import Latent, Objective, Trace, distortion, kl, kl_per_dim, log_q
@@ -74,8 +74,8 @@ class Elbo:
 
 def elbo(
     *,
-    weight: ScheduleValue = 1.0,
-    beta: ScheduleValue = 1.0,
+    weight: Weight = 1.0,
+    beta: Weight = 1.0,
     free_bits: NotNegative = 0.0,
     free_bits_per: Literal["dimension", "level"] = "dimension",
     estimator: Literal["closed", "sampled", "stl"] = "closed",

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
+from vaekit.config.schedule_shapes import Schedule, Weight, as_schedule
 from vaekit.config.schema import Count
 from vaekit.models.trace import Latent, Objective, Trace, log_weight
 from vaekit.objectives.evidence import log_q_stopped
@@ -76,7 +76,7 @@ def iwae(
     *,
     gradient: Literal["plain", "doubly"] = "plain",
     groups: Count = 1,
-    elbo_share: ScheduleValue = 0.0,
+    elbo_share: Weight = 0.0,
 ) -> Objective:
     """Negative importance-weighted bound: scalar, nats per example, mean over the batch.
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
+from vaekit.config.schedule_shapes import Schedule, ScheduleValue, Weight, as_schedule
 from vaekit.config.schema import Positive
 from vaekit.models.trace import Latent, Objective, Trace, distortion
 from vaekit.objectives.evidence import rate
@@ -79,7 +79,7 @@ class Mmd:
 def mmd(
     *,
     alpha: ScheduleValue = 1.0,
-    strength: ScheduleValue = 1000.0,
+    strength: Weight = 1000.0,
     kernel: Literal["rbf", "imq"] = "rbf",
     bandwidth: Positive = 1.0,
 ) -> Objective:

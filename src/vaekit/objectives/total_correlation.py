@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from vaekit.config.schedule_shapes import Schedule, ScheduleValue, as_schedule
+from vaekit.config.schedule_shapes import Schedule, Weight, as_schedule
 from vaekit.densities.codes import LatentDistribution
 from vaekit.models.trace import Latent, Objective, Trace, distortion, log_q
 from vaekit.objectives.aggregate import Sampling, log_aggregate
@@ -48,9 +48,9 @@ class TotalCorrelation:
 def total_correlation(
     facts: Facts,
     *,
-    alpha: ScheduleValue = 1.0,
-    beta: ScheduleValue = 6.0,
-    gamma: ScheduleValue = 1.0,
+    alpha: Weight = 1.0,
+    beta: Weight = 6.0,
+    gamma: Weight = 1.0,
     sampling: Sampling = "weighted",
 ) -> Objective:
     """The rate in parts with a weight of its own each (β-TCVAE); with all three 1 the sampled negative ELBO.

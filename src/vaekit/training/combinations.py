@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -9,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 
 from vaekit.config.load import Problem, load_config, option_problems
-from vaekit.config.schedule_shapes import ScheduleValue
-from vaekit.config.schedules import build_schedule
+from vaekit.config.schedule_shapes import ScheduleValue, Weight
+from vaekit.config.schedules import PER_PIXEL, build_schedule
 from vaekit.config.schema import Config, Part
 from vaekit.config.schema import Schedule as ScheduleSpec
 from vaekit.data.sources import SOURCES
@@ -23,7 +24,10 @@ from vaekit.objectives import Facts, Needs, needs_of
 from vaekit.objectives.build import OBJECTIVES, build_objective, scheduled_defaults
 
 T = TypeVar("T")
-WRITTEN_AS = {ScheduleValue: ScheduleSpec}  # a config has a description where an objective takes a function of the step
+WRITTEN_AS = {
+    ScheduleValue: ScheduleSpec,
+    Weight: ScheduleSpec,
+}  # a config has a description where an objective takes a function of the step
 
 
 def part_factories(config: Config) -> Iterator[tuple[tuple[str, ...], Part, Mapping[str, Callable[..., Any]]]]:
@@ -42,6 +46,7 @@ def check_config(config: Config) -> Iterator[Problem]:
         if part.kind in table:
             _, problems = option_problems(path, table[part.kind], part.options, written_as=WRITTEN_AS)
             problems += _schedule_text_problems(path, part)
+            problems += _weight_problems(path, part, table[part.kind])
             yield from problems
             wrong = wrong or bool(problems)
         else:
@@ -68,6 +73,29 @@ def _schedule_text_problems(path: tuple[str, ...], part: Part) -> Iterator[Probl
                 build_schedule(value, 1)
             except ConfigError as error:
                 yield Problem((*path, name), str(error))
+
+
+def _weight_problems(path: tuple[str, ...], part: Part, factory: Callable[..., Any]) -> Iterator[Problem]:
+    parameters = inspect.signature(factory, eval_str=True).parameters
+    for name, value in part.options.items():
+        if name in parameters and parameters[name].annotation == Weight:
+            low = [number for number in _numbers(value) if not number >= 0]
+            if low:
+                yield Problem((*path, name), f"a weight is 0 or more, but this one is {low[0]:g}; choose another")
+
+
+def _numbers(spec: Any) -> Iterator[float]:
+    """The values that a schedule takes, as far as a config says them."""
+    if isinstance(spec, int | float):
+        yield float(spec)
+    elif isinstance(spec, str):
+        match = PER_PIXEL.fullmatch(spec)
+        yield from [float(match[1])] if match else []
+    elif isinstance(spec, Mapping):
+        yield from (float(spec[name]) for name in ("start", "end") if name in spec)
+        yield from (float(value) for _, value in spec.get("pairs", ()))
+    elif isinstance(spec, list | tuple):
+        yield from (float(value) for _, value in spec)
 
 
 def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
