@@ -329,3 +329,13 @@ def test_start_from_another_model_names_the_weight(tmp_path, digits_run):
     with pytest.raises(CheckpointError, match=r"of another model: '.*' is \(.*\) there and \(.*\) here"):
         train("digits", *SIZES, "model.latent_dim=7", f"training.start_from={digits_run}", out=tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_fewer_epochs_than_are_done_are_refused_and_the_config_stays(digits_run, tmp_path, vaekit):
+    """config.yaml was rewritten to a run that never was."""
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    before = (run / "config.yaml").read_bytes()
+    answer = vaekit("train", run / "config.yaml", "training.epochs=1", "--out", run, "--resume")
+    assert answer.code == 2 and "has 3 epochs behind it, more than training.epochs=1" in answer.err
+    assert (run / "config.yaml").read_bytes() == before
+    assert vaekit("train", run / "config.yaml", "--out", run, "--resume").code == 0

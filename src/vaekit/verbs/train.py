@@ -85,6 +85,12 @@ def _train(
     trainer = Trainer(config, splits, run, logger, to_dict(config), world, Watch().news)
     logger.message(describe(trainer))
     if saved is not None:
+        if trainer.total_steps < saved.step:
+            done = saved.step / trainer.steps_per_epoch
+            raise ConfigError(
+                f"{run} has {done:g} epochs behind it, more than training.epochs={config.training.epochs:g}; "
+                "leave that out, or give more to go on"
+            )
         restore(trainer, saved)
         _say_what_changed(trainer, saved, logger)
     elif config.training.start_from:
