@@ -51,6 +51,12 @@ class LatentDistribution(Distribution):
         """z, and log q(z) (*sample, *batch) where it comes with the drawing; None where log_prob is as cheap."""
         return self.from_noise(noise), None
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log q(z) of codes (*sample, *batch, *event): (*sample, *batch), nats; here of independent numbers."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return summed(self.log_prob_per_dim(value), self.event_dims)
+
     def log_prob_per_dim(self, value: Tensor) -> Tensor:
         """log q of each number, broadcast, not summed: (*batch, *event). TypeError where they are not independent."""
         raise TypeError(f"the dimensions of {type(self).__name__} are not independent; choose posterior=diagonal")
@@ -138,11 +144,6 @@ class DiagonalNormal(LatentDistribution):
     def from_noise(self, noise: Tensor, temperature: float = 1.0) -> Tensor:
         """loc + temperature * scale * noise."""
         return self.loc + self.stddev * (noise if temperature == 1 else temperature * noise)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        return summed(self.log_prob_per_dim(value), self.event_dims)
 
     def log_prob_per_dim(self, value: Tensor) -> Tensor:
         standard = (value - self.loc) * (-self.log_scale).exp()

@@ -52,17 +52,22 @@ class Prior(nn.Module):
         )
 
 
-class StandardNormal(Prior):
-    """N(0, I)."""
+class Fixed(Prior):
+    """One with nothing to learn; `zeros`, of the event's shape, tell device and type."""
 
-    factorises = True
     fixed = True
-    grids = True
 
     def __init__(self, event: Event, shape: Shape, classes: int = 0) -> None:
         super().__init__(event, shape, classes)
         self.register_buffer("zeros", torch.zeros(event), persistent=False)
         self.zeros: Tensor
+
+
+class StandardNormal(Fixed):
+    """N(0, I)."""
+
+    factorises = True
+    grids = True
 
     def forward(self, posterior: Posterior, context: Tensor | None = None) -> DiagonalNormal:
         return DiagonalNormal(self.zeros, self.zeros, len(self.event), validate_args=False)
