@@ -16,6 +16,7 @@ from vaekit.densities.codes import DiagonalNormal, kl_of, kl_per_dim_of
 from vaekit.densities.noise import BlockNoise
 from vaekit.errors import ConfigError
 from vaekit.evaluation import latents as latents_module
+from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.latents import latent_use
 from vaekit.evaluation.likelihood import bounds
 from vaekit.models.build import POSTERIORS, PRIORS, event_of
@@ -368,3 +369,12 @@ def test_the_learned_prior_per_channel_is_the_same_at_every_place():
     with torch.no_grad():
         model.prior.loc += torch.arange(4.0).view(4, 1, 1)
     assert torch.equal(model.p().mean, torch.arange(4.0).double().view(4, 1, 1).expand(4, 6, 4))
+
+
+def test_what_wide_codes_leave_out_of_an_evaluation_is_said(monkeypatch):
+    model, data, said = model_of().float(), Dataset((images(60) * 255).to(torch.uint8)), []
+    monkeypatch.setattr(latents_module, "MOST_COVARIED", 90)
+    monkeypatch.setattr("vaekit.evaluation.information.MOST_TERMS", 60 * 100 * 49)
+    metrics = evaluate_model(model, data, Pixels(), samples=2, say=said.append).metrics
+    assert not {"mutual_information_nats", "aggregate_kl_nats"} & metrics.keys()
+    assert [line.split(":")[0] for line in said] == ["mutual information is left out", "aggregate_kl_nats is left out"]

@@ -18,7 +18,7 @@ from vaekit.densities.noise import no_noise
 from vaekit.errors import DataError
 from vaekit.evaluation.code_use import code_use
 from vaekit.evaluation.fidelity import SCALE_WEIGHTS, ms_ssim, ms_ssim_scales, psnr, ssim
-from vaekit.evaluation.information import information
+from vaekit.evaluation.information import information, takes_too_long
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.evaluation.likelihood import Bounds, bounds
 from vaekit.models.likelihoods import Likelihood
@@ -86,6 +86,10 @@ def evaluate_model(
         metrics |= counted.metrics() if counted else {}
         told = information(model, dataset, pixels, seed)
         metrics |= told.metrics() if told else {}
+        if takes_too_long(model.layout.width, len(dataset)):
+            say(f"mutual information is left out: of codes of {model.layout.width:,} numbers it takes minutes")
+        if not use.has_covariance:
+            say(f"aggregate_kl_nats is left out: it needs the covariances of {model.layout.width:,} numbers")
     metrics |= _reconstruction_metrics(model, dataset, pixels, content, seed, lpips)
     metrics |= {
         "images": len(dataset),

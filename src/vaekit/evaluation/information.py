@@ -100,7 +100,7 @@ def information(
     """
     if model.classes or len(dataset) < 2 or not model.one_group:
         return None
-    if MOST_TERMS // (min(len(dataset), MOST_IMAGES) * (model.layout.width + 4)) < min(FEWEST_CODES, len(dataset)):
+    if takes_too_long(model.layout.width, len(dataset)):
         return None
     device = next(model.parameters()).device
     parts: list[tuple[Tensor, ...]] = []
@@ -117,6 +117,11 @@ def information(
     if isinstance(p, DiagonalNormal):  # of a grid: its numbers in a row
         p = p.flattened()
     return information_of(DiagonalNormal(loc, log_scale, validate_args=False), z, p, own, pairs=pairs)
+
+
+def takes_too_long(width: int, images: int) -> bool:
+    """Whether codes of so many numbers leave time for fewer codes than a mean with an error bar needs."""
+    return MOST_TERMS // (min(images, MOST_IMAGES) * (width + 4)) < min(FEWEST_CODES, images)
 
 
 def spread(count: int, most: int) -> Tensor:

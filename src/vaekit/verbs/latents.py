@@ -247,7 +247,8 @@ def principal_plane(codes: Array) -> Projected:
     directions = directions * np.sign(directions[[0, 1], largest])[:, None]
     shares = np.square(singular) / max(np.square(singular).sum(), 1e-300)
     names = tuple(f"component {i + 1} ({shares[i]:.0%} of the variance)" for i in (0, 1))
-    return centred @ directions.T, (names[0], names[1]), "PCA", np.arange(len(codes))
+    title = "PCA" if len(seen) == len(codes) else f"PCA (its directions from {len(seen):,})"
+    return centred @ directions.T, (names[0], names[1]), title, np.arange(len(codes))
 
 
 def neighbour_embedding(codes: Array) -> Projected:
