@@ -378,3 +378,10 @@ def test_what_wide_codes_leave_out_of_an_evaluation_is_said(monkeypatch):
     metrics = evaluate_model(model, data, Pixels(), samples=2, say=said.append).metrics
     assert not {"mutual_information_nats", "aggregate_kl_nats"} & metrics.keys()
     assert [line.split(":")[0] for line in said] == ["mutual information is left out", "aggregate_kl_nats is left out"]
+
+
+def test_a_grid_that_the_images_have_not_is_refused_before_a_folder_is_made(tmp_path, vaekit):
+    words = ("model.network=conv", "model.latent={channels: 4, side: 3}", "--out", tmp_path / "run")
+    answer = vaekit("train", "digits", *words)
+    assert answer.code == 2 and "choose model.latent.side=4 or 2 or 1" in answer.err and answer.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()

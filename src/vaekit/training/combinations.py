@@ -140,7 +140,7 @@ def _grid_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         have = " or ".join(name for name, network in NETWORKS.items() if network.grid_encoder)
         yield (
             ("model", "network"),
-            f"'{model.network.kind}' gives no grid of codes; choose model.network={have}, or latent=null",
+            f"'{model.network.kind}' gives no grid of codes; choose model.network={have}, or model.latent=null",
         )
     asked = ((("model", "posterior"), model.posterior.kind, POSTERIORS), (("model", "prior"), model.prior.kind, PRIORS))
     for path, kind, table in asked if model.kind == "vae" else ():

@@ -19,6 +19,7 @@ from vaekit.data.splits import Splits, load_splits
 from vaekit.errors import BusyError, ConfigError
 from vaekit.evaluation.health import Watch
 from vaekit.files import storage_errors, write_text_atomically
+from vaekit.models.build import event_of
 from vaekit.processes import ALONE, World, join
 from vaekit.trained.run import Run, open_run
 from vaekit.training.checkpoint import Checkpoint, load_checkpoint, locate, saved_steps, tidy
@@ -65,6 +66,7 @@ def train(
             config = _resumed_config(run, saved, config.name, overrides, data_dir)
         with world.one_first():
             splits = load_splits(config.data, progress)
+        event_of(config.model, splits.train.shape)  # refuses a grid of codes that the images have not, before any file
         logger = build_loggers(run, config, loggers) if world.leads else Several([])
         try:
             _train(config, run, logger, saved, splits, world)
