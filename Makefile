@@ -14,7 +14,7 @@ WHERE := $(if $(DATA),--data-dir "$(DATA)")
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo train-mnist train-fashion train-cifar10 train-afhq run eval sample viz-recon \
-  viz-traverse viz-scatter interpolate compare-dae selftest test test-slow lint format bench clean clean-all
+  viz-traverse viz-scatter interpolate compare-dae selftest test test-slow lint format bench gpu-check clean clean-all
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
@@ -112,6 +112,9 @@ format: install-dev ## let ruff put the code in order
 
 bench: $(VENV)/.installed-bench ## measure the speed; QUICK=1 is shorter, WRITE=1 keeps the numbers in docs
 	@$(BIN)/python -m benchmarks $(if $(filter 1,$(QUICK)),--quick) $(if $(filter 1,$(WRITE)),--write docs/performance.md)
+
+gpu-check: $(VENV)/.installed-bench ## every GPU figure of the docs as JSON, in nine minutes; REHEARSE=1 on a CPU, small
+	@$(BIN)/python -m benchmarks.gpu_check $(if $(filter 1,$(REHEARSE)),--rehearse) $(WHERE) $(ARGS)
 
 clean: ## remove caches
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
 class Timing(NamedTuple):
@@ -68,11 +69,27 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def matrix_rate(device: torch.device, side: int = 2048) -> float:
-    """Floating-point operations per second of a square float32 matrix product."""
-    a, b = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
-    timing = take_turns({"product": lambda: seconds_of(lambda: a @ b, device)}, 7)["product"]
-    return timing.rate(2 * side**3)
+def matrix_products(device: torch.device, dtype: torch.dtype, tf32: bool) -> Callable[[], float]:
+    """A candidate that returns seconds for one floating-point operation, in the best of several square products.
+
+    Taking turns with what it is the limit of, it slows down where that does.
+    """
+    sides = (2048, 4096, 8192) if device.type == "cuda" else (512, 1024, 2048)
+    pairs = [[torch.randn(side, side, device=device).to(dtype) for _ in range(2)] for side in sides]
+
+    def work() -> float:
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        try:
+            return min(min(_of_product(a, b, device) for _ in range(3)) for a, b in pairs)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+    return work
+
+
+def _of_product(a: Tensor, b: Tensor, device: torch.device) -> float:
+    return seconds_of(lambda: a @ b, device) / (2 * len(a) ** 3)
 
 
 def peak_memory(program: str, environment: Mapping[str, str] | None = None) -> int:
