@@ -10,12 +10,13 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from vaekit.errors import CheckpointError, ConfigError, NumericalError, StorageError
+from vaekit.errors import CheckpointError, ConfigError, NumericalError, StorageError, VaekitWarning
 from vaekit.files import write_text_atomically
 from vaekit.training import checkpoint as module
 from vaekit.training.checkpoint import (
@@ -105,7 +106,7 @@ def test_nothing_but_safetensors_and_json_is_written(digits_run):
     suffixes = {path.suffix for path in (digits_run / "checkpoints").rglob("*") if path.is_file()}
     assert suffixes == {".safetensors", ".json", ""}  # "": latest and best, a line of text each
     for pointer in ("latest", "best"):
-        assert (digits_run / "checkpoints" / pointer).read_text().strip() in names_in(digits_run / "checkpoints")
+        assert (digits_run / "checkpoints" / pointer).read_text().split()[0] in names_in(digits_run / "checkpoints")
     for path in digits_run.rglob("*"):
         assert not path.is_file() or path.read_bytes()[:2] not in (b"\x80\x02", b"\x80\x04", b"PK"), path
 
@@ -193,11 +194,65 @@ def test_pointers_name_only_what_is_there(run):
     save_checkpoint(run, made(3))
     point(run, "latest", 3)
     assert pointed(run, "latest") == 3
-    point(run, "latest", 9)
-    assert pointed(run, "latest") is None
-    assert locate(run, "latest").name == "step-00000003"  # the newest whole one instead
-    (run / "checkpoints" / "latest").write_bytes(b"\xff\x00garbage")
-    assert locate(run, "latest").name == "step-00000003"
+    for text in (b"step-00000009\n", b"\xff\x00garbage", b""):
+        (run / "checkpoints" / "latest").write_bytes(text)
+        assert pointed(run, "latest") is None
+        with pytest.warns(VaekitWarning, match="latest is damaged.*the newest checkpoint is taken, step 3"):
+            assert locate(run, "latest").name == "step-00000003"
+
+
+def with_best(step, best):
+    checkpoint = made(step)
+    return replace(checkpoint, state={**checkpoint.state, "progress": {"best_step": best}})
+
+
+def test_a_changed_bit_in_a_pointer_chooses_no_other_checkpoint(run):
+    """Steps are chosen so that one bit turns one's name into the other's."""
+    for step in (10, 11, 12):
+        save_checkpoint(run, with_best(step, 10))
+    for which, step in (("best", 10), ("latest", 12)):
+        point(run, which, step)
+        path = run / "checkpoints" / which
+        right = path.read_bytes()
+        for bit in range(8 * len(right)):
+            changed = bytearray(right)
+            changed[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(changed)
+            with pytest.warns(VaekitWarning, match=f"{which} is damaged.* step {step}"):
+                assert locate(run, which).name == f"step-000000{step}", bit
+        path.unlink()
+        with pytest.warns(VaekitWarning, match=f"{which} is missing.* step {step}"):
+            assert locate(run, which).name == f"step-000000{step}"
+
+
+def test_where_the_best_checkpoint_is_gone_too_nothing_is_taken_for_it(run):
+    for step in (10, 11):
+        save_checkpoint(run, with_best(step, 9))
+    with pytest.raises(CheckpointError, match=r"is missing, and so is the checkpoint of step 9.*--checkpoint latest"):
+        locate(run, "best")
+    save_checkpoint(run, with_best(12, None))  # nothing was validated yet
+    assert locate(run, "best").name == "step-00000012"
+
+
+def test_a_pointer_holds_its_checkpoint_to_its_bytes(run):
+    save_checkpoint(run, with_best(10, 10))
+    point(run, "best", 10)
+    shutil.rmtree(run / "checkpoints" / "step-00000010")
+    save_checkpoint(run, with_best(10, 8))  # another training's
+    assert pointed(run, "best") is None
+
+
+def test_pointers_of_older_runs_have_no_digest(run):
+    save_checkpoint(run, made(3))
+    (run / "checkpoints" / "best").write_text("step-00000003\n")
+    assert pointed(run, "best") == 3
+
+
+def test_a_lost_pointer_loses_no_best_checkpoint(run):
+    for step in (1, 2, 3, 4):
+        save_checkpoint(run, with_best(step, 2))
+    prune(run, 1)
+    assert saved_steps(run) == [2, 4]
 
 
 def test_best_and_latest_are_found_and_anything_else_is_refused(run):
@@ -207,6 +262,7 @@ def test_best_and_latest_are_found_and_anything_else_is_refused(run):
     point(run, "latest", 2)
     assert [locate(run, which).name[-1] for which in ("best", "latest")] == ["1", "2"]
     assert locate(run / "checkpoints" / "step-00000003").name == "step-00000003"
+    assert locate(run / "checkpoints" / "latest").name == "step-00000002"
     with pytest.raises(ConfigError, match="unknown checkpoint 'newest'"):
         locate(run, "newest")
     with pytest.raises(CheckpointError, match="no run at"):
@@ -293,6 +349,7 @@ def test_a_disk_that_fills_up_at_any_call_leaves_what_was_saved(run, monkeypatch
 
 LIMITED = """
 import resource, sys, torch
+from dataclasses import replace
 from pathlib import Path
 from vaekit.training.checkpoint import Checkpoint, save_checkpoint
 from vaekit.errors import StorageError

@@ -16,6 +16,10 @@ class VaekitError(Exception):
     exit_code = 1
 
 
+class VaekitWarning(UserWarning):
+    """Something that a reader of the result should know; the command line says it once, on a line of its own."""
+
+
 class ConfigError(VaekitError):
     """A wrong option, recipe name or combination of parts."""
 

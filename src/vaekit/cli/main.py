@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -22,7 +23,7 @@ from vaekit.cli import (
     selftest_command,
 )
 from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, RunPath, Seed, Split, Which
-from vaekit.errors import VaekitError, is_out_of_memory
+from vaekit.errors import VaekitError, VaekitWarning, is_out_of_memory
 
 app = typer.Typer(
     name="vaekit",
@@ -191,6 +192,14 @@ def run() -> None:
 
 def main(arguments: list[str]) -> int:
     """The exit code of a command line."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", VaekitWarning)
+        warnings.showwarning = _say_warning
+        return _answer(arguments)
+
+
+def _answer(arguments: list[str]) -> int:
+    """The exit code; an error is said in one line."""
     try:
         from typer._click.exceptions import ClickException, NoArgsIsHelpError
     except ImportError:  # before typer carried a click of its own
@@ -222,6 +231,21 @@ def main(arguments: list[str]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
         return _fail(f"{error.filename or 'the disk'}: {error.strerror}; free some space, or choose another folder", 6)
+
+
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Ours on a line, others as Python shows them."""
+    if issubclass(category, VaekitWarning):
+        console.complain(f"vaekit: {message}")
+    else:
+        console.complain(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
 
 
 def _one_of_several() -> bool:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,13 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from vaekit.errors import CheckpointError, ConfigError, NumericalError
+from vaekit.errors import CheckpointError, ConfigError, NumericalError, VaekitWarning
 from vaekit.files import PARTIAL, _sync_folder, storage_errors, write_text_atomically
 
 FORMAT = 1
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
 POINTERS = ("best", "latest")
+POINTER = re.compile(r"step-(?P<step>\d{8,})(?: (?P<digest>[0-9a-f]{64}))?\n?")  # without a digest in older runs
 Tensors = dict[str, Tensor]
 
 
@@ -111,8 +113,9 @@ def _plain(tensors: Tensors) -> Tensors:
 
 
 def point(run: Path, name: str, step: int) -> None:
-    """Let checkpoints/latest or checkpoints/best name a step."""
-    write_text_atomically(checkpoints_folder(run) / name, f"step-{step:08d}\n")
+    """Let checkpoints/latest or checkpoints/best name a step, and the bytes that it has."""
+    folder = checkpoints_folder(run) / f"step-{step:08d}"
+    write_text_atomically(checkpoints_folder(run) / name, f"{folder.name} {checkpoint_digest(folder)}\n")
 
 
 def saved_steps(run: Path) -> list[int]:
@@ -123,16 +126,20 @@ def saved_steps(run: Path) -> list[int]:
 
 
 def pointed(run: Path, name: str) -> int | None:
-    """The step that checkpoints/latest or checkpoints/best names, if it does and that checkpoint is there."""
+    """The step that checkpoints/latest or checkpoints/best names, if a checkpoint of that step and digest is there."""
     path = checkpoints_folder(run) / name
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    match = STEP_FOLDER.fullmatch(text.strip())
-    return int(match[1]) if match and int(match[1]) in saved_steps(run) else None
+    match = POINTER.fullmatch(text)
+    if match is None or int(match["step"]) not in saved_steps(run):
+        return None
+    step, digest = int(match["step"]), match["digest"]
+    whole = digest is None or digest == checkpoint_digest(checkpoints_folder(run) / f"step-{step:08d}")
+    return step if whole else None
 
 
 def prune(run: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints, and those that `best` and `latest` name."""
-    spare = set(saved_steps(run)[-keep:]) | {pointed(run, "best"), pointed(run, "latest")}
+    spare = {*saved_steps(run)[-keep:], pointed(run, "best") or selected_step(run), pointed(run, "latest")}
     for step in saved_steps(run):
         if step not in spare:
             shutil.rmtree(checkpoints_folder(run) / f"step-{step:08d}", ignore_errors=True)
@@ -149,22 +156,52 @@ def tidy(run: Path) -> None:
 
 
 def locate(run: Path, which: str = "best") -> Path:
-    """The folder of a run's best or latest checkpoint; a checkpoint's own folder is returned as it is."""
+    """The folder of a run's best or latest checkpoint; of a checkpoint's own folder or pointer, that one."""
     if which not in POINTERS:
         raise ConfigError(
             f"unknown checkpoint '{which}'; choose one of: {', '.join(POINTERS)}; or give its folder as RUN"
         )
     if STEP_FOLDER.fullmatch(run.name) and run.is_dir():
         return run
+    if run.name in POINTERS and run.parent.name == "checkpoints":
+        return locate(run.parent.parent, run.name)
     if not run.is_dir():
         raise CheckpointError(f"no run at {run}; give a run's folder such as runs/digits, or one of its checkpoints")
-    step = pointed(run, which)
-    if step is None:
-        steps = saved_steps(run)
-        if not steps:
-            raise CheckpointError(f"{run} holds no checkpoint; train it first, or give another run's folder")
-        step = steps[-1]
+    if not saved_steps(run):
+        raise CheckpointError(f"{run} holds no checkpoint; train it first, or give another run's folder")
+    step = pointed(run, which) or _instead_of(run, which)
     return checkpoints_folder(run) / f"step-{step:08d}"
+
+
+def selected_step(run: Path) -> int | None:
+    """The step that was best when the newest checkpoint was written; None where nothing was validated yet."""
+    steps = saved_steps(run)
+    if not steps:
+        return None
+    state = load_checkpoint(checkpoints_folder(run) / f"step-{steps[-1]:08d}", ()).state
+    found = state.get("progress", {}).get("best_step")
+    return int(found) if isinstance(found, int) else None
+
+
+def _instead_of(run: Path, which: str) -> int:
+    """The step to take where `best` or `latest` is lost or damaged, which is said. CheckpointError where none is it."""
+    path, steps = checkpoints_folder(run) / which, saved_steps(run)
+    wrong = "is damaged, or names a checkpoint that is not there" if path.exists() else "is missing"
+    if which == "latest":
+        warnings.warn(f"{path} {wrong}; the newest checkpoint is taken, step {steps[-1]}", VaekitWarning, stacklevel=3)
+        return steps[-1]
+    best = selected_step(run)
+    if best is None:  # killed before its first validation: nothing was selected
+        return steps[-1]
+    if best not in steps:
+        raise CheckpointError(
+            f"{path} {wrong}, and so is the checkpoint of step {best} that was best; restore it from a copy, or take "
+            "the newest with --checkpoint latest"
+        )
+    warnings.warn(
+        f"{path} {wrong}; step {best} is taken, the best one by the newest checkpoint", VaekitWarning, stacklevel=3
+    )
+    return best
 
 
 def checkpoint_digest(folder: Path) -> str:
