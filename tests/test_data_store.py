@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import resource
+import shutil
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +18,10 @@ import torch
 from PIL import Image
 
 from vaekit.config.schema import DataConfig
-from vaekit.data import Dataset, sources
+from vaekit.data import Dataset, sources, store
 from vaekit.data.splits import Splits, load_splits
 from vaekit.data.store import find_images
-from vaekit.errors import ConfigError, DataError, StorageError
+from vaekit.errors import ConfigError, DataError, StorageError, VaekitWarning
 
 RANDOM = np.random.default_rng(0)
 
@@ -120,7 +124,91 @@ def test_a_damaged_store_is_decoded_again(tmp_path: Path, cache: Path) -> None:
     content = first.train.images.clone()
     (pixels,) = cache.glob("*/images.npy")
     os.truncate(pixels, 200)
-    assert load(root).train.images.equal(content)
+    with pytest.warns(VaekitWarning, match="are damaged, so they are decoded again"):
+        assert load(root).train.images.equal(content)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "index.json"])
+def test_a_changed_bit_of_a_store_changes_no_pixel_name_or_label(tmp_path: Path, cache: Path, name: str) -> None:
+    first = load(tree(tmp_path / "tree", 4, (4, 4, 3)))
+    whole = Dataset(*(getattr(first.train, part) for part in ("images", "labels", "class_names", "names")))
+    pixels = whole.images.clone()
+    (path,) = cache.glob(f"*/{name}")
+    right = path.read_bytes()
+    for bit in range(0, 8 * len(right), 29):  # a number that meets every bit of a byte
+        changed = bytearray(right)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = load(tmp_path / "tree")
+        header = name == "images.npy" and bit < 8 * (len(right) - 4 * 48)  # where a bit may mean nothing
+        assert header or "are damaged, so they are decoded again" in str(said[0].message)
+        assert found.facts == first.facts and torch.equal(found.train.images, pixels), bit
+        assert list(found.train.names) == list(whole.names) and found.train.class_names == whole.class_names
+        path.write_bytes(right)
+
+
+def test_a_large_store_is_looked_at_once_after_each_change(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "HASHED_ALWAYS", 0)
+    load(tree(tmp_path / "tree"))
+    (path,) = cache.glob("*/images.npy")
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+    os.utime(path, ns=(0, 0))
+    with pytest.warns(VaekitWarning, match="damaged"):
+        load(tmp_path / "tree")
+    opened: list[object] = []
+    monkeypatch.setattr(store.hashlib, "sha256", lambda *data: opened.append(data) or hashlib.new("sha256", *data))
+    load(tmp_path / "tree")
+    assert not any(len(data[0]) > 1000 for data in opened if data)
+
+
+def test_a_part_of_a_store_on_disk_is_written_again_where_it_changed(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "IN_MEMORY", 0)
+    first = load(tree(tmp_path / "tree")).train.images.clone()
+    for path in cache.glob("*/rows-*.npy"):
+        changed = bytearray(path.read_bytes())
+        changed[-1] ^= 64
+        path.write_bytes(changed)
+    assert torch.equal(load(tmp_path / "tree").train.images, first)
+
+
+def test_what_the_disk_has_no_room_for_is_refused_before_a_pixel_is_decoded(tmp_path: Path, cache: Path) -> None:
+    tree(tmp_path / "tree", 20)
+    log: list[str] = []
+    with pytest.raises(
+        StorageError, match=r"20 images of 5000000×5000000×3 .* set data.size to (\d+) or less"
+    ) as refused:
+        load(tmp_path / "tree", log, size=5_000_000)
+    assert "decoding images" not in log and not list(cache.glob("*"))
+    side = int(str(refused.value).split("set data.size to ")[1].split()[0])
+    free = shutil.disk_usage(tmp_path).free
+    assert 0.9 * free < 20 * 3 * side**2 < free
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_being_written_is_not(tmp_path: Path, cache: Path) -> None:
+    for name, age in ((".0123-99-abcd", 7200), (".4567-99-abcd", 60)):
+        left = cache / name / "images.npy"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"half")
+        for path in (left, left.parent):
+            os.utime(path, (time.time() - age,) * 2)
+    load(tree(tmp_path / "tree"))
+    assert sorted(path.name for path in cache.glob(".*")) == [".4567-99-abcd"]
+
+
+def test_images_that_are_large_when_decoded_are_held_few_at_a_time() -> None:
+    files = [store.Found(str(number), 1, 1) for number in range(5000)]
+    for each in (1, 3 * 64**2, 3 * 5000**2):
+        lengths = [len(chunk) for _, chunk in store._chunks(files, each)]
+        assert sum(lengths) == 5000
+        assert max(lengths) * each <= max(store.CHUNK_BYTES, store.WORKERS * each)
 
 
 def test_the_fingerprint_follows_the_content_not_the_place(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,10 +25,14 @@ from torch import Tensor
 
 from vaekit.data.download import Progress
 from vaekit.data.images import SUFFIXES, Target, Uint8Array, header, open_image, prepare
-from vaekit.errors import DataError, StorageError
+from vaekit.errors import DataError, StorageError, VaekitWarning
 
-VERSION = 1  # part of every key: raise it when the same files would decode to other pixels
-CHUNK = 64  # images per worker between two writes; bounds the memory
+VERSION = 2  # part of every key: raise it when the same files would decode to other pixels, or the index says more
+CHUNK = 64  # images per worker between two writes
+CHUNK_BYTES = 2**28  # of decoded pixels between two writes, if that is fewer
+FREE_SHARE = 0.95  # of the free disk that a store may take
+HASHED_ALWAYS = 2**31  # bytes: a larger store is compared with its sum once after each change of its file
+STALE_SECONDS = 3600.0  # without a write: what writes a store writes all the time
 WORKERS = min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -151,15 +158,43 @@ def _key(root: Path, files: Sequence[Found], target: Target, outside: Sequence[S
 
 
 def _read(folder: Path) -> Store | None:
-    """The store in this folder; None where there is none, or a damaged one."""
+    """The store in this folder; None where there is none, or one of which any byte is another: that is said."""
+    if not (folder / "index.json").exists():
+        return None
     try:
-        index: dict[str, Any] = json.loads((folder / "index.json").read_text())
-        images = map_images(folder / "images.npy")
-    except (OSError, ValueError):
+        index: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        whole = index.pop("sum", None) == _sum_of(index) and _has_sum(folder / "images.npy", index["content"])
+        images = map_images(folder / "images.npy") if whole else None
+    except (OSError, ValueError, AttributeError):
+        images = None
+    if images is None:
+        warnings.warn(
+            f"the decoded images in {folder} are damaged, so they are decoded again", VaekitWarning, stacklevel=2
+        )
         return None
     skipped = [Skipped(*entry) for entry in index["skipped"]]
     channels, height, width = index["unpadded"]
     return Store(images, index["names"], skipped, (channels, height, width), index["content"], folder)
+
+
+def _sum_of(index: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(index).encode()).hexdigest()
+
+
+def _has_sum(path: Path, digest: str) -> bool:
+    """Whether the pixels in a .npy file have this SHA-256; beside a large file stands when it was last looked at."""
+    status, note = path.stat(), path.with_suffix(".checked")
+    seen = f"{status.st_size} {status.st_mtime_ns} {digest}"
+    if status.st_size > HASHED_ALWAYS and note.exists() and note.read_text(encoding="ascii", errors="replace") == seen:
+        return True
+    pixels, found = np.load(path, mmap_mode="r").reshape(-1), hashlib.sha256()
+    for start in range(0, len(pixels), CHUNK_BYTES):
+        found.update(pixels[start : start + CHUNK_BYTES].data)
+    if found.hexdigest() != digest:
+        return False
+    with contextlib.suppress(OSError):  # a cache that may only be read is looked at each time
+        note.write_text(seen, encoding="ascii")
+    return True
 
 
 def map_images(path: Path) -> Tensor:
@@ -180,8 +215,10 @@ def _build(
 ) -> None:
     """Write a store under a temporary name, and rename it when it is whole."""
     temporary = folder.with_name(f".{folder.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    _sweep(folder.parent)
     with ThreadPoolExecutor(WORKERS) as pool:  # Pillow releases the GIL while it decodes and resizes
         target, unpadded = _settle(root, files, target, progress, pool)
+        _refuse_too_large(root, len(files), target, folder.parent)
         try:
             temporary.mkdir(parents=True)
             names, skipped, content = _decode(root, files, target, progress, pool, temporary / "images.npy")
@@ -189,7 +226,7 @@ def _build(
             with (temporary / "skipped.csv").open("w", newline="") as stream:
                 csv.writer(stream).writerows([("path", "reason"), *skipped])
             index = {"names": names, "skipped": skipped, "unpadded": unpadded, "content": content, "root": str(root)}
-            (temporary / "index.json").write_text(json.dumps(index))
+            (temporary / "index.json").write_text(json.dumps({**index, "sum": _sum_of(index)}), encoding="utf-8")
             if _read(folder) is None:  # else another process was faster
                 shutil.rmtree(folder, ignore_errors=True)
                 temporary.rename(folder)
@@ -218,6 +255,31 @@ def _settle(
     return target, target.shape((target.channels, *target.size))
 
 
+def _refuse_too_large(root: Path, count: int, target: Target, place: Path) -> None:
+    """StorageError where the disk has no room for so many images of this shape, before one of them is decoded."""
+    size = target.pad or target.size
+    assert size is not None and target.channels is not None
+    each = size[0] * size[1] * target.channels
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    room = FREE_SHARE * shutil.disk_usage(there).free
+    if count * each > room:
+        side = math.isqrt(int(room // (count * target.channels)))
+        raise StorageError(
+            f"{count:,} images of {size[0]}×{size[1]}×{target.channels} from '{root}' are {count * each / 1e9:,.1f} GB "
+            f"decoded, and {there} has room for {room / 1e9:,.1f}; set data.size to {side} or less, or $VAEKIT_CACHE "
+            "to a folder on a larger disk"
+        )
+
+
+def _sweep(place: Path) -> None:
+    """Delete stores that nobody is writing any more: those of processes that were killed."""
+    for left in place.glob(".*-*-*") if place.is_dir() else ():
+        with contextlib.suppress(OSError):
+            written = max(file.stat().st_mtime for file in (left, *left.iterdir()))
+            if time.time() - written > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def _header_or_none(path: Path) -> tuple[bool, int, int] | None:
     try:
         return header(path)
@@ -237,8 +299,9 @@ def _common_size(root: Path, headers: Counter[tuple[bool, int, int]]) -> tuple[i
     return next(iter(sizes))
 
 
-def _chunks(files: Sequence[Found]) -> Iterator[tuple[int, Sequence[Found]]]:
-    step = CHUNK * WORKERS
+def _chunks(files: Sequence[Found], each: int = 1) -> Iterator[tuple[int, Sequence[Found]]]:
+    """Files that are looked at together, of so many bytes each when decoded."""
+    step = max(WORKERS, min(CHUNK * WORKERS, CHUNK_BYTES // each))
     return ((start, files[start : start + step]) for start in range(0, len(files), step))
 
 
@@ -258,7 +321,7 @@ def _decode(
     size = target.pad or target.size
     assert size is not None and target.channels is not None
     with NpyWriter(path, (target.channels, *size)) as writer:
-        for start, chunk in _chunks(files):
+        for start, chunk in _chunks(files, target.channels * size[0] * size[1]):
             for file, result in zip(chunk, pool.map(decode, chunk), strict=True):
                 if isinstance(result, Skipped):
                     skipped.append(result)
@@ -304,18 +367,27 @@ class NpyWriter:
             self._header()
 
 
+def _has_own_sum(path: Path) -> bool:
+    """Whether a file is there and has the sum that stands beside it."""
+    try:
+        return _has_sum(path, path.with_suffix(".sum").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return False
+
+
 def take_on_disk(store: Store, rows: Tensor) -> Tensor:
     """These images as a memory-mapped file of their own, written once: for splits that are too large for memory."""
     name = hashlib.sha256(rows.numpy().tobytes()).hexdigest()[:16]
     path = store.folder / f"rows-{name}.npy"
-    if not path.exists():
+    if not _has_own_sum(path):
         temporary = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
         channels, height, width = store.images.shape[1:]
         try:
             with NpyWriter(temporary, (channels, height, width)) as writer:
                 for chunk in torch.split(rows, CHUNK):
                     writer.append(store.images[chunk].numpy())
-            temporary.rename(path)
+            path.with_suffix(".sum").write_text(writer.digest.hexdigest(), encoding="ascii")
+            temporary.replace(path)
         except OSError as error:
             raise StorageError(
                 f"cannot write {path} ({error.strerror}); free some space or set $VAEKIT_CACHE"
