@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +134,12 @@ def test_a_changed_bit_of_a_store_changes_no_pixel_name_or_label(tmp_path: Path,
     pixels = whole.images.clone()
     (path,) = cache.glob(f"*/{name}")
     right = path.read_bytes()
-    for bit in range(0, 8 * len(right), 29):  # a number that meets every bit of a byte
+    for bit in range(0, 8 * len(right), 67):  # a number that meets every bit of a byte
         changed = bytearray(right)
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
+        with pytest.warns(VaekitWarning, match="are damaged, so they are decoded again"):
             found = load(tmp_path / "tree")
-        header = name == "images.npy" and bit < 8 * (len(right) - 4 * 48)  # where a bit may mean nothing
-        assert header or "are damaged, so they are decoded again" in str(said[0].message)
         assert found.facts == first.facts and torch.equal(found.train.images, pixels), bit
         assert list(found.train.names) == list(whole.names) and found.train.class_names == whole.class_names
         path.write_bytes(right)

@@ -163,7 +163,7 @@ def _read(folder: Path) -> Store | None:
         return None
     try:
         index: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        whole = index.pop("sum", None) == _sum_of(index) and _has_sum(folder / "images.npy", index["content"])
+        whole = index.pop("sum", None) == _sum_of(index) and _has_sum(folder / "images.npy", index["file"])
         images = map_images(folder / "images.npy") if whole else None
     except (OSError, ValueError, AttributeError):
         images = None
@@ -182,19 +182,21 @@ def _sum_of(index: dict[str, Any]) -> str:
 
 
 def _has_sum(path: Path, digest: str) -> bool:
-    """Whether the pixels in a .npy file have this SHA-256; beside a large file stands when it was last looked at."""
+    """Whether a file has this SHA-256; beside a large one stands when it was last looked at."""
     status, note = path.stat(), path.with_suffix(".checked")
     seen = f"{status.st_size} {status.st_mtime_ns} {digest}"
     if status.st_size > HASHED_ALWAYS and note.exists() and note.read_text(encoding="ascii", errors="replace") == seen:
         return True
-    pixels, found = np.load(path, mmap_mode="r").reshape(-1), hashlib.sha256()
-    for start in range(0, len(pixels), CHUNK_BYTES):
-        found.update(pixels[start : start + CHUNK_BYTES].data)
-    if found.hexdigest() != digest:
+    if _file_sum(path) != digest:
         return False
     with contextlib.suppress(OSError):  # a cache that may only be read is looked at each time
         note.write_text(seen, encoding="ascii")
     return True
+
+
+def _file_sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def map_images(path: Path) -> Tensor:
@@ -226,6 +228,7 @@ def _build(
             with (temporary / "skipped.csv").open("w", newline="") as stream:
                 csv.writer(stream).writerows([("path", "reason"), *skipped])
             index = {"names": names, "skipped": skipped, "unpadded": unpadded, "content": content, "root": str(root)}
+            index["file"] = _file_sum(temporary / "images.npy")
             (temporary / "index.json").write_text(json.dumps({**index, "sum": _sum_of(index)}), encoding="utf-8")
             if _read(folder) is None:  # else another process was faster
                 shutil.rmtree(folder, ignore_errors=True)
@@ -386,7 +389,7 @@ def take_on_disk(store: Store, rows: Tensor) -> Tensor:
             with NpyWriter(temporary, (channels, height, width)) as writer:
                 for chunk in torch.split(rows, CHUNK):
                     writer.append(store.images[chunk].numpy())
-            path.with_suffix(".sum").write_text(writer.digest.hexdigest(), encoding="ascii")
+            path.with_suffix(".sum").write_text(_file_sum(temporary), encoding="ascii")
             temporary.replace(path)
         except OSError as error:
             raise StorageError(
