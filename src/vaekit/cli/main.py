@@ -23,6 +23,7 @@ from vaekit.cli import (
 )
 from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, RunPath, Seed, Split, Which
 from vaekit.errors import VaekitError, is_out_of_memory
+from vaekit.system import print_any_text
 
 app = typer.Typer(
     name="vaekit",
@@ -196,6 +197,7 @@ def main(arguments: list[str]) -> int:
     except ImportError:  # before typer carried a click of its own
         from click.exceptions import ClickException, NoArgsIsHelpError  # type: ignore[import-not-found, no-redef]
 
+    print_any_text()
     if _one_of_several() and arguments[:1] != ["train"]:
         return _fail("only `vaekit train` runs in several processes; start this command without torchrun", 2)
     try:

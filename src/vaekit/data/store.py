@@ -23,10 +23,11 @@ from torch import Tensor
 from vaekit.data.download import Progress
 from vaekit.data.images import SUFFIXES, Target, Uint8Array, header, open_image, prepare
 from vaekit.errors import DataError, StorageError
+from vaekit.system import cores
 
 VERSION = 1  # part of every key: raise it when the same files would decode to other pixels
 CHUNK = 64  # images per worker between two writes; bounds the memory
-WORKERS = min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+WORKERS = min(32, cores())
 
 
 class Found(NamedTuple):
@@ -153,7 +154,7 @@ def _key(root: Path, files: Sequence[Found], target: Target, outside: Sequence[S
 def _read(folder: Path) -> Store | None:
     """The store in this folder; None where there is none, or a damaged one."""
     try:
-        index: dict[str, Any] = json.loads((folder / "index.json").read_text())
+        index: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         images = map_images(folder / "images.npy")
     except (OSError, ValueError):
         return None
@@ -186,10 +187,10 @@ def _build(
             temporary.mkdir(parents=True)
             names, skipped, content = _decode(root, files, target, progress, pool, temporary / "images.npy")
             skipped = sorted([*skipped, *outside])
-            with (temporary / "skipped.csv").open("w", newline="") as stream:
+            with (temporary / "skipped.csv").open("w", encoding="utf-8", newline="") as stream:
                 csv.writer(stream).writerows([("path", "reason"), *skipped])
             index = {"names": names, "skipped": skipped, "unpadded": unpadded, "content": content, "root": str(root)}
-            (temporary / "index.json").write_text(json.dumps(index))
+            (temporary / "index.json").write_text(json.dumps(index), encoding="utf-8", newline="\n")
             if _read(folder) is None:  # else another process was faster
                 shutil.rmtree(folder, ignore_errors=True)
                 temporary.rename(folder)
@@ -315,7 +316,7 @@ def take_on_disk(store: Store, rows: Tensor) -> Tensor:
             with NpyWriter(temporary, (channels, height, width)) as writer:
                 for chunk in torch.split(rows, CHUNK):
                     writer.append(store.images[chunk].numpy())
-            temporary.rename(path)
+            temporary.replace(path)  # another process may have been faster
         except OSError as error:
             raise StorageError(
                 f"cannot write {path} ({error.strerror}); free some space or set $VAEKIT_CACHE"

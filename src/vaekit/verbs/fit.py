@@ -63,7 +63,7 @@ def _keep(run: Path, columns: Mapping[str, Any]) -> Path:
                 np.savez(file, **columns)
                 file.flush()
                 os.fsync(file.fileno())
-            partial.rename(path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     return path

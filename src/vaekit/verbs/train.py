@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from vaekit.evaluation.health import Watch
 from vaekit.files import storage_errors, write_text_atomically
 from vaekit.models.build import event_of
 from vaekit.processes import ALONE, World, join
+from vaekit.system import hold, unlink_held
 from vaekit.trained.run import Run, open_run
 from vaekit.training.checkpoint import Checkpoint, load_checkpoint, locate, saved_steps, tidy
 from vaekit.training.combinations import check_config, read_config
@@ -237,18 +237,14 @@ def _locked(run: Path, resume: bool) -> Iterator[None]:
     lock = run / ".lock"
     with storage_errors(run):
         run.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
+        file = lock.open("wb")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel drops it when the process dies
-        except BlockingIOError:
-            raise BusyError(f"{run} is in use by another process; wait for it, or choose another --out") from None
-        except OSError:
-            pass  # a file system without locks: nothing to ask
+        if not hold(file):
+            raise BusyError(f"{run} is in use by another process; wait for it, or choose another --out")
         refuse_held(run, resume)
         try:
             yield
         finally:
             if list(run.iterdir()) == [lock]:
-                lock.unlink()
+                unlink_held(lock, file)
                 run.rmdir()
