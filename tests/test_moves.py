@@ -17,6 +17,7 @@ from vaekit.data.places import whereabouts
 from vaekit.errors import CheckpointError, DataError
 from vaekit.trained.run import open_run
 from vaekit.training.combinations import read_config
+from vaekit.verbs.compare import compare, data_of
 from vaekit.verbs.sweep import sweep
 
 TINY = [word for word in SIZES if not word.startswith("data.")] + ["training.batch_size=8", "training.epochs=1"]
@@ -225,6 +226,23 @@ def test_weights_to_start_from_are_named_for_good(made, project, tmp_path, monke
     run = train("arrays", *words, out=tmp_path / "run")
     assert state_of(run)["config"]["training"]["start_from"] == str(project / "runs" / "arrays")
     train("arrays", *words, "training.epochs=2", out=run, resume=True)
+
+
+def test_runs_that_hold_images_of_one_name_are_not_said_to_have_the_same(made, tmp_path):
+    said = []
+    for run in (tmp_path / "one", tmp_path / "two"):
+        shutil.copytree(made / "photos", run / "photos")
+        train("folder", *OF_FOLDER, f"data.path={run / 'photos'}", out=run)
+        assert state_of(run)["config"]["data"]["path"] == "photos" and same_data_is_found(run)
+        said.append(data_of(open_run(run)))
+    assert said[0] != said[1]
+
+
+@pytest.mark.slow
+def test_the_same_images_in_two_places_are_compared_as_the_same(made, project, tmp_path):
+    run = train("folder", *OF_FOLDER, f"data.path={project / 'photos'}", out=tmp_path / "run")
+    compared = compare([made / "runs" / "folder", run], out=tmp_path / "compare", samples=2)
+    assert not any("different test images" in note for note in compared.table.notes)
 
 
 def test_every_command_that_opens_a_run_takes_data_dir_and_is_walked_here():

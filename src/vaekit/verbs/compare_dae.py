@@ -93,7 +93,7 @@ def compare_dae(
             "denoised_psnr_db": denoised_psnr(model, configs["dae"].model, test),
             "latent_dim": model.latent_dim,
             "weights": sum(p.numel() for p in model.model.parameters()),
-            "data": data_of(model),
+            "data": data_of(runs[label]),
         }
         source, sampled = samples_of(model, codes, IMAGES * SAMPLE_ROWS)
         title = f"{NAMES[label]} · PSNR {found['psnr_db']:.2f} dB"
