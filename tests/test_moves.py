@@ -11,7 +11,7 @@ import yaml
 from small_runs import SIZES, state_of, what_is_left
 from test_run import folder_of_images
 
-from vaekit import evaluate, fit, train
+from vaekit import evaluate, fit, load, train
 from vaekit.cli.main import app, name_of
 from vaekit.data.places import whereabouts
 from vaekit.errors import CheckpointError, DataError
@@ -83,6 +83,14 @@ def test_another_working_directory_changes_nothing(made, tmp_path, monkeypatch):
 def test_a_run_that_moved_finds_the_data_where_it_was(made, tmp_path, monkeypatch):
     for kind in ("folder", "arrays"):
         assert same_data_is_found(Path(shutil.copytree(made / "runs" / kind, tmp_path / f"other {kind}")))
+
+
+def test_a_program_that_changes_its_directory_still_has_its_run(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(project)
+    run = train("arrays", *TINY, "data.path=mine.npz", out="runs/new")
+    monkeypatch.chdir(tmp_path)
+    assert same_data_is_found(run) and load(run).shape == (1, 8, 8)
+    assert "elbo_nats" in evaluate(run, samples=2)
 
 
 @pytest.mark.usefixtures("gone")

@@ -60,7 +60,8 @@ def train(
             recipe, *chosen, out=out, data_dir=data_dir, resume=resume, loggers=[bar], progress=bar.preparing
         )
     if leads:
-        console.say(f"run: {run}")
+        here = Path.cwd()
+        console.say(f"run: {run.relative_to(here) if run.is_relative_to(here) else run}")
 
 
 @app.command()

@@ -74,7 +74,7 @@ def train(
             _train(config, run, logger, saved, splits, world)
         finally:
             logger.close()
-    return open_run(run)
+    return open_run(run.absolute())  # a program that changes its working directory still has it
 
 
 def _found(
