@@ -164,7 +164,7 @@ def arrays_file(config: DataConfig) -> Path:
     assert config.path is not None, "load_splits asks for it"
     path = Path(config.path).expanduser()
     if not path.is_file():
-        raise DataError(f"there is no file '{path}'; set data.path to a .npz file, or --data-dir to its folder")
+        raise DataError(f"there is no file '{path}'; set data.path to a .npz file, or to its name in --data-dir")
     return path
 
 
