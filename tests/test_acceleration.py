@@ -11,11 +11,11 @@ from vaekit.config.load import load_config, to_dict
 from vaekit.data.splits import load_splits
 from vaekit.errors import NumericalError
 from vaekit.processes import ALONE
+from vaekit.system import usable_cores
 from vaekit.training import acceleration
 from vaekit.training.acceleration import put_back, try_to_capture, worth_capturing, worth_compiling
 from vaekit.training.checkpoint import load_checkpoint, locate
 from vaekit.training.combinations import check_config
-from vaekit.training.device import usable_cores
 from vaekit.training.loggers import Several, Silent
 from vaekit.training.loop import Trainer
 from vaekit.training.state import restore

@@ -1,6 +1,7 @@
 """Every recipe says what it is, and takes one step on images of the shape of its data."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ def made_images(monkeypatch):
     """Every source gives the same few images, of its own shape (those of folders: 64×64 colour)."""
 
     def load_made(source, config, progress):
-        shape = source.shape or EXPECTED[config.path or "arrays"].shape
+        shape = source.shape or EXPECTED[Path(config.path or "arrays").name].shape
         images = np.random.default_rng(0).integers(0, 256, (COUNT, *shape), np.uint8)
         labelled = Dataset(torch.from_numpy(images), torch.arange(COUNT) % 3, ("a", "b", "c"))
         return sources.Loaded(labelled, None, None, "made")

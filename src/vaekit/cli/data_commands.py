@@ -14,7 +14,9 @@ app = typer.Typer(
 
 Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, a data set's, or a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as data.path=photos")]
-DataDir = Annotated[str | None, typer.Option("--data-dir", help="Where data sets lie or are downloaded to.")]
+DataDir = Annotated[
+    str | None, typer.Option("--data-dir", help="Folder of the data, or the one above; downloads go there.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a folder with unreadable images.")]
 
 

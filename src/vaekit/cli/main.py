@@ -24,6 +24,7 @@ from vaekit.cli import (
 )
 from vaekit.cli.options import BoundSamples, DataDir, Device, Overrides, Recipe, RunPath, Seed, Split, Which
 from vaekit.errors import VaekitError, VaekitWarning, is_out_of_memory
+from vaekit.system import print_any_text
 
 app = typer.Typer(
     name="vaekit",
@@ -60,7 +61,8 @@ def train(
             recipe, *chosen, out=out, data_dir=data_dir, resume=resume, loggers=[bar], progress=bar.preparing
         )
     if leads:
-        console.say(f"run: {run}")
+        here = Path.cwd()
+        console.say(f"run: {run.relative_to(here) if run.is_relative_to(here) else run}")
 
 
 @app.command()
@@ -205,6 +207,7 @@ def _answer(arguments: list[str]) -> int:
     except ImportError:  # before typer carried a click of its own
         from click.exceptions import ClickException, NoArgsIsHelpError  # type: ignore[import-not-found, no-redef]
 
+    print_any_text()
     if _one_of_several() and arguments[:1] != ["train"]:
         return _fail("only `vaekit train` runs in several processes; start this command without torchrun", 2)
     try:

@@ -19,7 +19,9 @@ Which = Annotated[str, typer.Option("--checkpoint", help="best or latest.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 DataDir = Annotated[
     str | None,
-    typer.Option("--data-dir", help="Where data sets lie or are downloaded to.", show_default="$VAEKIT_DATA"),
+    typer.Option(
+        "--data-dir", help="Folder of the data, or the one above; downloads go there.", show_default="$VAEKIT_DATA"
+    ),
 ]
 Split = Annotated[str, typer.Option("--split", help="train, validation or test.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn: codes, 0/1 pixels, the choice of images.")]

@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vaekit.config.paths import KEYS as PATHS
+from vaekit.config.paths import in_run, is_run
 from vaekit.config.schema import Config, Part
 from vaekit.config.validate import Problem, convert, layout, option_problems, part_defaults, plain
 from vaekit.config.yaml_source import Key, read_yaml, write_yaml
@@ -50,6 +52,8 @@ def load_config(recipe: str, overrides: Sequence[str] = (), *, check: Check | No
     for fault in document.faults:
         draft.add(_Place(fault.line, f"{where}:{fault.line}"), Problem(fault.path, fault.message))
     draft.fill(document.value)
+    if is_run(path.parent):
+        draft.anchor(path.parent)
     _apply(overrides, draft)
     return draft.finish(check if document.readable else None)
 
@@ -200,6 +204,13 @@ class _Draft:
                 del parent[path[-1]]
             elif isinstance(default, Part):
                 parent[path[-1]] = _as_mapping(written, default.kind)
+
+    def anchor(self, run: Path) -> None:
+        """Let the paths of a run's config.yaml name what lies in the run."""
+        for section, key in PATHS:
+            written = self._container((section,)) or {}
+            if key in written:
+                written[key] = in_run(written[key], run)
 
     def override(self, wish: _Wish) -> None:
         """Put one value in its place; naming another kind of part drops the options of the old one."""

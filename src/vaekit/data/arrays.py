@@ -160,14 +160,12 @@ def content_of_columns(columns: Mapping[str, Array]) -> str:
 
 
 def arrays_file(config: DataConfig) -> Path:
-    """The file of a config: data.path, or the file of that name in data.root. DataError where there is neither."""
+    """The file of a config. DataError where there is none."""
     assert config.path is not None, "load_splits asks for it"
     path = Path(config.path).expanduser()
-    places = [path, *([Path(config.root).expanduser() / path.name] if config.root else [])]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise DataError(f"there is no file '{path}'; set data.path to a .npz file, or --data-dir to its folder")
-    return found
+    if not path.is_file():
+        raise DataError(f"there is no file '{path}'; set data.path to a .npz file, or to its name in --data-dir")
+    return path
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Dataset], str]:

@@ -81,7 +81,7 @@ def _absent(source: str, missing: Sequence[RemoteFile], root: Path, reason: str)
     names = ", ".join(file.name for file in missing)
     return (
         f"'{source}' needs {names}: not found in {looked}; {_url(missing[0])} {reason}; "
-        f"put them into {root / missing[0].folder}, or set data.root or $VAEKIT_DATA to the folder that has them"
+        f"put them into {root / missing[0].folder}, or give the folder that has them with --data-dir or $VAEKIT_DATA"
     )
 
 
@@ -110,7 +110,7 @@ def _download(file: RemoteFile, root: Path, progress: Progress) -> str | None:
         return f"cannot be downloaded ({type(error).__name__})"
     except OSError as error:
         raise StorageError(
-            f"cannot write {goal} ({error.strerror or error}); set data.root to another folder"
+            f"cannot write {goal} ({error.strerror or error}); choose another folder with --data-dir"
         ) from error
     finally:
         with contextlib.suppress(OSError):  # absent, or its folder is no folder

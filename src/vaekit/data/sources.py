@@ -67,6 +67,7 @@ class Source:
     classes: tuple[str, ...] = ()
     needs_path: bool = False
     takes_path: bool = False  # where its files are not in the data root
+    in_a_file: bool = False  # data.path names a file, not a folder
 
     @property
     def reads_path(self) -> bool:
@@ -204,9 +205,11 @@ def load_folder(source: Source, config: DataConfig, progress: Progress) -> Loade
 
 def load_afhq(source: Source, config: DataConfig, progress: Progress) -> Loaded:
     """{train, test}/{cat, dog, wild}; version 1 names its test set `val`."""
-    root = Path(config.path).expanduser() if config.path else data_root(config.root) / "afhq"
+    above = data_root(config.root)
+    own = above if (above / "train").is_dir() else above / "afhq"
+    root = Path(config.path).expanduser() if config.path else own
     if not root.is_dir():
-        raise DataError(f"'afhq' is not in {root}; unpack its train and test folders there, or set data.path")
+        raise DataError(f"'afhq' is not in {root}; unpack its train and test folders there, or give --data-dir")
     return _tree(root, {"train": "train", "val": "test", "test": "test"}, config, progress)
 
 
@@ -300,6 +303,7 @@ _CIFAR = (RemoteFile("", "cifar-10-binary.tar.gz", _CIFAR_URL, None, "c32a1d4ab5
 _DIGITS = tuple("0123456789")
 _CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_ARRAYS = "Your own arrays: a .npz file; set data.path."
 _SPRITES = "17,280 made shapes of 32×32 with known scale, rotation and place."
 _GREY, _COLOUR = (1, 28, 28), (3, 32, 32)
 
@@ -312,7 +316,7 @@ SOURCES = {
         Source("fashion-mnist", "70,000 pieces of clothing, 28×28.", load_idx, 5000, 0, _GREY, _FASHION, _CLOTHES),
         Source("cifar10", "60,000 colour photographs of 32×32.", load_cifar10, 5000, 0, _COLOUR, _CIFAR, _OBJECTS),
         Source("afhq", "16,000 faces of cats, dogs and wild animals, 512×512.", load_afhq, 500, takes_path=True),
-        Source("arrays", "Your own arrays: a .npz file; set data.path.", load_arrays, needs_path=True),
+        Source("arrays", _ARRAYS, load_arrays, needs_path=True, in_a_file=True),
         Source("folder", "Your own images: any tree of files; set data.path.", load_folder, needs_path=True),
     )
 }

@@ -92,7 +92,7 @@ def load_splits(
         raise ConfigError(f"unknown data source '{config.source}'; {suggest(config.source, known)}")
     source, report = known[config.source], progress or _silent
     if source.needs_path and config.path is None:
-        raise ConfigError(f"data source '{source.name}' needs your own images; set data.path")
+        raise ConfigError(f"data source '{source.name}' needs your own images; set data.path, or give --data-dir")
     loaded = source.load(source, config, report)
     own = {"validation": loaded.validation, "test": loaded.test}
     held = {name: _held_out(source, config, name, own[name]) for name in own}

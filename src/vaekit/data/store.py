@@ -26,6 +26,7 @@ from torch import Tensor
 from vaekit.data.download import Progress
 from vaekit.data.images import SUFFIXES, Target, Uint8Array, header, open_image, prepare
 from vaekit.errors import DataError, StorageError, VaekitWarning
+from vaekit.system import cores
 
 VERSION = 2  # part of every key: raise it when the same files would decode to other pixels, or the index says more
 CHUNK = 64  # images per worker between two writes
@@ -33,7 +34,7 @@ CHUNK_BYTES = 2**28  # of decoded pixels between two writes, if that is fewer
 FREE_SHARE = 0.95  # of the free disk that a store may take
 HASHED_ALWAYS = 2**31  # bytes: a larger store is compared with its sum once after each change of its file
 STALE_SECONDS = 3600.0  # without a write: what writes a store writes all the time
-WORKERS = min(32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+WORKERS = min(32, cores())
 
 
 class Found(NamedTuple):
@@ -190,7 +191,7 @@ def _has_sum(path: Path, digest: str) -> bool:
     if _file_sum(path) != digest:
         return False
     with contextlib.suppress(OSError):  # a cache that may only be read is looked at each time
-        note.write_text(seen, encoding="ascii")
+        note.write_text(seen, encoding="ascii", newline="\n")
     return True
 
 
@@ -225,11 +226,13 @@ def _build(
             temporary.mkdir(parents=True)
             names, skipped, content = _decode(root, files, target, progress, pool, temporary / "images.npy")
             skipped = sorted([*skipped, *outside])
-            with (temporary / "skipped.csv").open("w", newline="") as stream:
+            with (temporary / "skipped.csv").open("w", encoding="utf-8", newline="") as stream:
                 csv.writer(stream).writerows([("path", "reason"), *skipped])
             index = {"names": names, "skipped": skipped, "unpadded": unpadded, "content": content, "root": str(root)}
             index["file"] = _file_sum(temporary / "images.npy")
-            (temporary / "index.json").write_text(json.dumps({**index, "sum": _sum_of(index)}), encoding="utf-8")
+            (temporary / "index.json").write_text(
+                json.dumps({**index, "sum": _sum_of(index)}), encoding="utf-8", newline="\n"
+            )
             if _read(folder) is None:  # else another process was faster
                 shutil.rmtree(folder, ignore_errors=True)
                 temporary.rename(folder)
@@ -389,7 +392,7 @@ def take_on_disk(store: Store, rows: Tensor) -> Tensor:
             with NpyWriter(temporary, (channels, height, width)) as writer:
                 for chunk in torch.split(rows, CHUNK):
                     writer.append(store.images[chunk].numpy())
-            path.with_suffix(".sum").write_text(_file_sum(temporary), encoding="ascii")
+            path.with_suffix(".sum").write_text(_file_sum(temporary), encoding="ascii", newline="\n")
             temporary.replace(path)
         except OSError as error:
             raise StorageError(

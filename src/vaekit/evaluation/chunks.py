@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from vaekit import system
 from vaekit.densities.noise import SAMPLES_PER_BLOCK
 from vaekit.errors import NumericalError, is_out_of_memory, one_line
 from vaekit.models.model import Model
@@ -48,7 +48,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes that the device has free; of the host where it does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return system.free_memory()
 
 
 class Terms(NamedTuple):

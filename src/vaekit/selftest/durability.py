@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from vaekit.config.schema import Part
 from vaekit.densities.noise import BlockNoise
 from vaekit.models.build import vae
 from vaekit.models.trace import terms
+from vaekit.system import KILLED
 from vaekit.training.checkpoint import Checkpoint, load_checkpoint, load_weights, pointed, save_checkpoint
 
 # Everything that has a state or a schedule is on, and saving, validating and logging fall on different steps
@@ -105,7 +105,7 @@ def _finished(place: Path, name: str, device: torch.device, *words: str) -> Path
         except subprocess.TimeoutExpired:
             raise RunFailed(f"training had not ended after {SECONDS} s") from None
     if code:
-        said = (place / f"{name}.txt").read_text(errors="replace").strip().splitlines() or ["nothing"]
+        said = (place / f"{name}.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]
         raise RunFailed(f"training ended with {code} and said: {said[-1]}")
     return place / name
 
@@ -116,7 +116,7 @@ def _killed(place: Path, name: str, device: torch.device) -> None:
     with _started(place, name, device) as process:
         while (pointed(place / name, "latest") or 0) < step and process.poll() is None and time.monotonic() < ends:
             time.sleep(0.001)
-    if process.returncode != -signal.SIGKILL or not pointed(place / name, "latest"):
+    if process.returncode != KILLED or not pointed(place / name, "latest"):
         raise RunFailed(f"training ended with {process.returncode}: not killed after a checkpoint, at step {step}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaekit.config.paths import of_run
 from vaekit.data.dataset import Dataset
-from vaekit.data.splits import Splits, load_splits, same_data
+from vaekit.data.places import find_same
+from vaekit.data.splits import Splits
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.latents import LatentUse, latent_use
 from vaekit.trained.codes import MOST_IMAGES, encode_dataset, some_rows
@@ -109,15 +111,17 @@ class Run(_Folder):
         return self._of_checkpoint("splits", self._load_splits)
 
     def _load_splits(self) -> Splits:
-        config, facts = self.trained.config.data, self.trained.data_facts
-        found = load_splits(replace(config, root=self.data_dir) if self.data_dir else config)
-        if not same_data(facts, found.facts):
+        config, facts = of_run(self.trained.config, self.folder).data, self.trained.data_facts
+        held = find_same(config, facts, self.folder, self.data_dir)
+        if not held.same:
             before = ", ".join(f"{facts[name]:,} {name}" for name in SPLITS if name in facts)
+            where = f"the data in {held.config.path}" if held.config.path else "the data"
             raise DataError(
-                f"the data is not what {self.folder} was trained on ({before} images; other files, contents or classes "
-                "now), so a test image may be one that it learnt; restore the data, or train on what there is"
+                f"{where} is not what {self.folder} was trained on ({before} images; other files, contents or classes "
+                "now), so a test image may be one that it learnt; restore the data, give --data-dir where it lies now "
+                "(data_dir=… in Python), or train on what there is"
             )
-        return found
+        return held.splits
 
     def _of_checkpoint(self, name: str, make: Callable[[], T]) -> T:
         """Made once for a checkpoint: a run that was trained on, or anew, is opened again."""

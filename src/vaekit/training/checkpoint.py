@@ -22,7 +22,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from vaekit.errors import CheckpointError, ConfigError, NumericalError, VaekitWarning
-from vaekit.files import PARTIAL, _sync_folder, storage_errors, write_text_atomically
+from vaekit.files import PARTIAL, storage_errors, write_text_atomically
+from vaekit.system import sync_folder
 
 FORMAT = 1
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
@@ -62,7 +63,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
             if not _same(temporary, final):
                 shutil.rmtree(final, ignore_errors=True)
                 temporary.rename(final)
-            _sync_folder(parent)
+            sync_folder(parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return final
@@ -100,7 +101,7 @@ def _write_folder(folder: Path, checkpoint: Checkpoint) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _sums(data: bytes) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 import torch
 
 from vaekit.config.load import Problem, load_config, option_problems
+from vaekit.config.paths import absolute
 from vaekit.config.schedule_shapes import ScheduleValue, Weight
 from vaekit.config.schedules import PER_PIXEL, build_schedule
 from vaekit.config.schema import Config, Part
 from vaekit.config.schema import Schedule as ScheduleSpec
+from vaekit.data.places import with_data_dir
 from vaekit.data.sources import SOURCES
 from vaekit.densities.images import ImageDistribution
 from vaekit.errors import ConfigError, suggest
@@ -291,6 +293,10 @@ def _of(table: Mapping[str, type[T]], part: str, fits: Callable[[type[T]], bool]
 
 
 def read_config(recipe: str, overrides: Sequence[str] = (), data_dir: str | None = None) -> Config:
-    """A recipe's name or a YAML file, with overrides, checked whole. ConfigError with every problem at once."""
+    """A recipe's name or a YAML file, with overrides, checked whole, its paths absolute.
+
+    ConfigError with every problem at once.
+    """
     config = load_config(recipe, overrides, check=check_config)
-    return replace(config, data=replace(config.data, root=data_dir)) if data_dir else config
+    where = config.data.root if data_dir is None else data_dir
+    return absolute(config if where is None else replace(config, data=with_data_dir(config.data, where)))

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +13,7 @@ from torch import Tensor
 from vaekit.errors import ConfigError
 from vaekit.models.model import Model
 from vaekit.processes import ALONE, World
+from vaekit.system import usable_cores
 
 
 def choose_device(name: str, world: World = ALONE) -> torch.device:
@@ -62,19 +60,6 @@ def choose_threads(asked: int | None, processes: int = 1) -> None:
         torch.set_num_threads(asked)
     elif (cores := max(1, usable_cores() // processes)) < torch.get_num_threads():
         torch.set_num_threads(cores)
-
-
-def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may use: its affinity, and the share that a container is given.
-
-    More threads than that wait for each other; torch sees the first limit and not the second.
-    """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    try:
-        allowed, period = quota.read_text().split()
-        return max(1, min(cores, int(allowed) // int(period)))
-    except (OSError, ValueError):  # no such limit: no file, or "max"
-        return cores
 
 
 def set_determinism(deterministic: bool) -> None:

@@ -99,7 +99,9 @@ class LogFile(Silent):
         folder = run / "logs"
         with storage_errors(run):
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = (folder / "train.log").open("a", encoding="utf-8", buffering=1)  # whole lines at once
+            self._file = (folder / "train.log").open(
+                "a", encoding="utf-8", newline="\n", buffering=1
+            )  # whole lines at once
         self._run = run
 
     def _write(self, text: str) -> None:

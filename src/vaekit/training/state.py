@@ -87,13 +87,18 @@ def snapshot(trainer: Resumable) -> Checkpoint:
     )
 
 
+def refuse_other_data(checkpoint: Checkpoint, facts: Mapping[str, Any]) -> None:
+    """CheckpointError where these are not the facts of the data that a checkpoint's run was trained on."""
+    if not same_data(checkpoint.state["data"], facts):
+        raise CheckpointError(
+            "the data is not what this run was trained on (another folder, split, preprocessing or classes); restore "
+            "it, say with --data-dir where it lies now, or start a new run with training.start_from set to this one"
+        )
+
+
 def restore(trainer: Resumable, checkpoint: Checkpoint) -> None:
     """Let a trainer go on from a checkpoint of its own run."""
-    if not same_data(checkpoint.state["data"], trainer.splits.facts):
-        raise CheckpointError(
-            "the data is not what this run was trained on (another folder, split, preprocessing or classes); "
-            "restore it, or start a new run with training.start_from set to this one"
-        )
+    refuse_other_data(checkpoint, trainer.splits.facts)
     load_weights(trainer.model, checkpoint.tensors["model"])
     load_weights(trainer.ema.model, checkpoint.tensors["ema"])
     trainer.optimizer.load(trainer.model, checkpoint.tensors["optimizer"])

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vaekit import plots
+from vaekit.config.paths import of_run
 from vaekit.data.dataset import Dataset
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.comparison import Comparison, comparison
@@ -64,6 +65,7 @@ def compare(
     if len(test) == 0:
         raise DataError(f"the test set of {labels[0]} is empty, so there are no images to compare on")
     metrics = {}
+    words: dict[str, str] = {}  # of each fingerprint: the same data may lie in two places
     for label, model in models.items():
         found = known_metrics(
             opened[label],
@@ -74,7 +76,8 @@ def compare(
             announce=_named(announce, label),
         )
         weights = sum(p.numel() for p in model.model.parameters())
-        metrics[label] = {**found, "latent_dim": model.latent_dim, "weights": weights, "data": data_of(model)}
+        data = words.setdefault(model.data_facts["fingerprint"], data_of(opened[label]))
+        metrics[label] = {**found, "latent_dim": model.latent_dim, "weights": weights, "data": data}
     table = comparison(metrics)
     chosen = spread(test, IMAGES)
     originals = Originals(content_arrays(first, chosen), chosen.labels)
@@ -105,9 +108,9 @@ def refuse_different_shapes(models: Mapping[str, Trained]) -> None:
         raise DataError(f"the runs see images of different shapes ({said}); compare runs on images of one shape")
 
 
-def data_of(model: Trained) -> str:
+def data_of(run: Run) -> str:
     """Which test images a run has, in words that differ where they do."""
-    data = model.config.data
+    data = of_run(run.trained.config, run.folder).data
     drawn = [f"{name} {getattr(data, name)}" for name in ("test", "seed") if getattr(data, name)]
     return " ".join([data.path or data.source, *drawn])
 

@@ -74,7 +74,8 @@ def compare_dae(
     for label, wish in wishes.items():
         announce(f"{label}: {NAMES[label]}")
         train_on(recipe, wish, folder / label, device=device, data_dir=data_dir, train_run=train_run)
-    runs = {label: open_run(folder / label, device=device, data_dir=data_dir) for label in wishes}
+    where = config.data.path or config.data.root  # where it lies now, also for runs that are there already
+    runs = {label: open_run(folder / label, device=device, data_dir=where) for label in wishes}
     models = {label: run.trained for label, run in runs.items()}
     test, train_set = runs["vae"].dataset("test"), runs["vae"].dataset("train")
     if len(test) == 0:
@@ -83,7 +84,7 @@ def compare_dae(
     held = spread(test, IMAGES)
     originals = content_arrays(models["vae"], held)
     for label, model in models.items():
-        found = known_metrics(folder / label, samples=samples, device=device, data_dir=data_dir, announce=announce)
+        found = known_metrics(folder / label, samples=samples, device=device, data_dir=where, announce=announce)
         codes, chosen = codes_of(model, train_set, CODES)
         structure, drawn = _structure(model, label, codes, _labels(train_set, chosen), test)
         metrics[label] = {
@@ -92,7 +93,7 @@ def compare_dae(
             "denoised_psnr_db": denoised_psnr(model, configs["dae"].model, test),
             "latent_dim": model.latent_dim,
             "weights": sum(p.numel() for p in model.model.parameters()),
-            "data": data_of(model),
+            "data": data_of(runs[label]),
         }
         source, sampled = samples_of(model, codes, IMAGES * SAMPLE_ROWS)
         title = f"{NAMES[label]} · PSNR {found['psnr_db']:.2f} dB"

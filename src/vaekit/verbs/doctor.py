@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -21,6 +20,7 @@ from vaekit.models.model import Model
 from vaekit.models.trace import terms
 from vaekit.objectives import Facts
 from vaekit.objectives.build import build_objective
+from vaekit.system import free_memory
 from vaekit.training.device import choose_device
 from vaekit.training.validation import adopt
 
@@ -130,8 +130,7 @@ def _free_bytes(config: Config) -> float:
     device = choose_device(config.training.device)
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS: all there is
-    return float(os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE"))
+    return float(free_memory())
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ def fit(
     if test_images is not None:
         parts["test"] = gather(test_images, "the test images")
     path = _keep(run, columns_of(parts, class_names))
-    here = ("data.source=arrays", f"data.path={json.dumps(str(path.resolve()))}")
+    here = ("data.source=arrays", f"data.path={json.dumps(str(path))}")
     return train(recipe, *overrides, *here, out=run, resume=resume, loggers=loggers, progress=progress)
 
 
@@ -63,7 +63,7 @@ def _keep(run: Path, columns: Mapping[str, Any]) -> Path:
                 np.savez(file, **columns)
                 file.flush()
                 os.fsync(file.fileno())
-            partial.rename(path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     return path

@@ -90,11 +90,12 @@ def sweep(
     for job, config in planned:
         refuse_another_run(job.folder, config)
     results = []
-    for number, (job, _) in enumerate(planned, start=1):
+    for number, (job, config) in enumerate(planned, start=1):
         said = " ".join([*(f"{name}={short(value)}" for name, value in job.values.items()), f"seed {job.seed}"])
         announce(f"{number} of {len(planned)}: {said}")
         train_on(recipe, job.overrides, job.folder, device=device, data_dir=data_dir, train_run=train_run)
-        results.append((job, known_metrics(job.folder, samples=samples, device=device, data_dir=data_dir)))
+        where = config.data.path or config.data.root  # where it lies now, also for runs that are there already
+        results.append((job, known_metrics(job.folder, samples=samples, device=device, data_dir=where)))
     combinations = averaged(results)
     paths = _write(folder, recipe, samples, results, combinations)
     points = points_of(combinations)

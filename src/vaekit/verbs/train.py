@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,20 +13,23 @@ from typing import Any
 import torch
 
 from vaekit.config.load import from_dict, override_config, to_dict, to_yaml
+from vaekit.config.paths import absolute, kept, of_run
 from vaekit.config.schema import Config
+from vaekit.data.places import find_same
 from vaekit.data.splits import Splits, load_splits
 from vaekit.errors import BusyError, ConfigError
 from vaekit.evaluation.health import Watch
 from vaekit.files import storage_errors, write_text_atomically
 from vaekit.models.build import event_of
 from vaekit.processes import ALONE, World, join
+from vaekit.system import hold, unlink_held
 from vaekit.trained.run import Run, open_run
 from vaekit.training.checkpoint import Checkpoint, load_checkpoint, locate, saved_steps, tidy
 from vaekit.training.combinations import check_config, read_config
 from vaekit.training.device import choose_device, differences, environment
 from vaekit.training.loggers import Logger, Several, build_loggers
 from vaekit.training.loop import Trainer
-from vaekit.training.state import restore
+from vaekit.training.state import refuse_other_data, restore
 
 CHANGEABLE_ON_RESUME = {
     "training": {
@@ -63,16 +65,27 @@ def train(
         world.wait()
         saved = load_checkpoint(locate(run, "latest")) if resume and saved_steps(run) else None
         if saved is not None:
-            config = _resumed_config(run, saved, config.name, overrides, data_dir)
+            config = _resumed_config(run, saved, config.name, overrides)
         with world.one_first():
-            splits = load_splits(config.data, progress)
+            config, splits = _found(config, saved, run, data_dir, progress)
         event_of(config.model, splits.train.shape)  # refuses a grid of codes that the images have not, before any file
         logger = build_loggers(run, config, loggers) if world.leads else Several([])
         try:
             _train(config, run, logger, saved, splits, world)
         finally:
             logger.close()
-    return open_run(run)
+    return open_run(run.absolute())  # a program that changes its working directory still has it
+
+
+def _found(
+    config: Config, saved: Checkpoint | None, run: Path, data_dir: str | None, progress: Callable[..., Any] | None
+) -> tuple[Config, Splits]:
+    """The data, and the config with the place where it lies; of a run that goes on, wherever it lies now."""
+    if saved is None:
+        return config, load_splits(config.data, progress)
+    held = find_same(config.data, saved.state["data"], run, data_dir, progress)
+    refuse_other_data(saved, held.splits.facts)
+    return absolute(replace(config, data=held.config)), held.splits
 
 
 def _train(
@@ -84,7 +97,8 @@ def _train(
             torch.set_num_threads(stored)
     if skipped := splits.facts.get("skipped"):
         logger.message(f"{skipped} images could not be read and were skipped; see {splits.facts.get('skipped_csv')}")
-    trainer = Trainer(config, splits, run, logger, to_dict(config), world, Watch().news)
+    written = kept(config, run)
+    trainer = Trainer(config, splits, run, logger, to_dict(written), world, Watch().news)
     logger.message(describe(trainer))
     if saved is not None:
         if trainer.total_steps < saved.step:
@@ -99,7 +113,7 @@ def _train(
         trainer.start_from(load_checkpoint(locate(Path(config.training.start_from)), ("ema",)))
         logger.message(f"weights from {config.training.start_from}; steps, optimiser and schedules start afresh")
     if world.leads:
-        write_text_atomically(run / "config.yaml", to_yaml(config))
+        write_text_atomically(run / "config.yaml", to_yaml(written))
     trainer.fit()
 
 
@@ -128,21 +142,21 @@ def _say_what_changed(trainer: Trainer, saved: Checkpoint, logger: Logger) -> No
         trainer.extend(before)
 
 
-def _resumed_config(run: Path, saved: Checkpoint, name: str, overrides: Sequence[str], data_dir: str | None) -> Config:
+def _resumed_config(run: Path, saved: Checkpoint, name: str, overrides: Sequence[str]) -> Config:
     """The run's own config with the overrides that a resumed run may have; those that it had from the start pass."""
-    stored = from_dict(saved.state["config"], "the run's config")
+    stored = of_run(from_dict(saved.state["config"], "the run's config"), run)
     if stored.name != name:
         raise ConfigError(
             f"{run} holds a run of '{stored.name}', not of '{name}'; "
             f"resume {run / 'config.yaml'}, or choose another --out"
         )
-    changed = override_config(stored, overrides, "the run's config", check=check_config)
+    changed = absolute(override_config(stored, overrides, "the run's config", check=check_config))
     for key in _changed_keys(to_dict(stored), to_dict(changed)):
         raise ConfigError(
             f"{key} would change the run's past, so it cannot be resumed with it; "
             "leave it out, or start a new run with training.start_from"
         )
-    return replace(changed, data=replace(changed.data, root=data_dir)) if data_dir else changed
+    return changed
 
 
 def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
@@ -178,7 +192,8 @@ def refuse_another_run(run: Path, config: Config) -> None:
     """ConfigError where a folder holds a run of other settings, which would be taken for the one of this config."""
     if not saved_steps(run):
         return
-    stored, mine = load_checkpoint(locate(run, "latest"), ()).state["config"], to_dict(config)
+    state = load_checkpoint(locate(run, "latest"), ()).state
+    stored, mine = to_dict(of_run(from_dict(state["config"], str(run)), run)), to_dict(config)
     different = [key.split("=")[0] for key in _changed_keys(mine, stored)]
     different += ["training.epochs"] if stored["training"]["epochs"] != mine["training"]["epochs"] else []
     if different:
@@ -222,18 +237,14 @@ def _locked(run: Path, resume: bool) -> Iterator[None]:
     lock = run / ".lock"
     with storage_errors(run):
         run.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
+        file = lock.open("wb")
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel drops it when the process dies
-        except BlockingIOError:
-            raise BusyError(f"{run} is in use by another process; wait for it, or choose another --out") from None
-        except OSError:
-            pass  # a file system without locks: nothing to ask
+        if not hold(file):
+            raise BusyError(f"{run} is in use by another process; wait for it, or choose another --out")
         refuse_held(run, resume)
         try:
             yield
         finally:
             if list(run.iterdir()) == [lock]:
-                lock.unlink()
+                unlink_held(lock, file)
                 run.rmdir()

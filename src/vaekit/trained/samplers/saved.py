@@ -109,7 +109,7 @@ def save_sampler(run: Path, fitted: Fitted) -> Path:
         try:
             temporary.mkdir(parents=True)
             (temporary / "sampler.safetensors").write_bytes(data)
-            (temporary / "sampler.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            (temporary / "sampler.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8", newline="\n")
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
         finally:
