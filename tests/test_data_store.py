@@ -18,8 +18,8 @@ from PIL import Image
 
 from vaekit.config.schema import DataConfig
 from vaekit.data import Dataset, sources, store
+from vaekit.data.found import find_images
 from vaekit.data.splits import Splits, load_splits
-from vaekit.data.store import find_images
 from vaekit.errors import ConfigError, DataError, StorageError, VaekitWarning
 
 RANDOM = np.random.default_rng(0)
@@ -71,7 +71,8 @@ def test_used_and_skipped_make_found(tmp_path: Path) -> None:
     assert len(used) == 10 and splits.facts["skipped"] == 3
     with Path(splits.facts["skipped_csv"]).open() as stream:
         rows = list(csv.reader(stream))
-    assert [row[0] for row in rows] == ["path", "a/broken.jpg", "a/gone.png", "b/empty.png"]
+    assert [row[0] for row in rows] == ["path", "a/broken.jpg", "a/gone.png", "b/empty.png", "notes.txt"]
+    assert rows[-1][1] == "its ending is not that of an image" and splits.facts["others"] == ".txt 1"
     assert "truncated" in rows[1][1]
     found = [file.name for file in find_images(root)]
     assert sorted(used + [row[0] for row in rows[1:]]) == found

@@ -43,7 +43,8 @@ def write_text_atomically(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
         try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            # names of files may hold bytes that are no text
+            with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from vaekit.names import printable
+
 
 class _Console(Console):
     """One that goes quiet when its reader goes away (a pipe into head), so that the command ends its work."""
@@ -30,33 +32,33 @@ QUIET_SECONDS = 10.0  # between two lines where there is no terminal to draw a b
 
 def say(text: str) -> None:
     """A line to standard output."""
-    OUT.print(text, markup=False)
+    OUT.print(printable(text), markup=False)
 
 
 def complain(text: str) -> None:
     """A line to standard error."""
-    ERROR.print(text, markup=False)
+    ERROR.print(printable(text), markup=False)
 
 
 def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Two columns under a title."""
-    OUT.print(Text(title, style="bold"))
+    OUT.print(Text(printable(title), style="bold"))
     grid = Table(show_header=False, box=None, padding=(0, 2))
     grid.add_column(overflow="fold")
     grid.add_column(overflow="fold")  # a path is worth its letters
     for name, value in rows:
-        grid.add_row(Text(name), Text(value))
+        grid.add_row(Text(printable(name)), Text(printable(value)))
     _Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(grid)
 
 
 def columns(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table with a name for each column; the first column is to the left, the others to the right."""
-    OUT.print(Text(title, style="bold"))
+    OUT.print(Text(printable(title), style="bold"))
     grid = Table(box=None, padding=(0, 2))
     for number, name in enumerate(header):
-        grid.add_column(Text(name), overflow="fold", justify="right" if number else "left")
+        grid.add_column(Text(printable(name)), overflow="fold", justify="right" if number else "left")
     for row in rows:
-        grid.add_row(*map(Text, row))
+        grid.add_row(*(Text(printable(cell)) for cell in row))
     _Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(grid)
 
 
@@ -134,7 +136,7 @@ class TrainingBar(_Drawn):
             self._progress.console.print(text, markup=False)
 
     def message(self, text: str) -> None:
-        self._progress.console.print(text, markup=False)
+        self._progress.console.print(printable(text), markup=False)
 
     def close(self) -> None:
         self._progress.stop()

@@ -77,4 +77,7 @@ def _load(recipe: str, overrides: list[str] | None, data_dir: str | None, strict
         ("found", f"{facts['train'] + facts['validation'] + facts['test'] + facts['skipped']:,}"),
         ("skipped", f"{facts['skipped']:,}" + (f", listed in {facts['skipped_csv']}" if facts["skipped"] else "")),
     ]
-    console.table(f"{facts['source']}: readable and whole", rows)
+    if facts["others"]:
+        rows.append(("no images by their endings", facts["others"]))
+    whole = "readable and whole" if not facts["skipped"] else f"readable but for {facts['skipped']:,}"
+    console.table(f"{facts['source']}: {whole}", rows)

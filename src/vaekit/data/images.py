@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import stat
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +24,35 @@ if TYPE_CHECKING:
 
 Uint8Array = npt.NDArray[np.uint8]
 Fit = Literal["crop", "pad", "stretch"]
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+# The raster formats that we mean, by their endings. Pillow is asked for no other: a drawing in PostScript, whatever it
+# is called, would start another program.
+ENDINGS = {
+    "AVIF": ".avif .avifs",
+    "BMP": ".bmp",
+    "DDS": ".dds",
+    "DIB": ".dib",
+    "GIF": ".gif",
+    "ICNS": ".icns",
+    "ICO": ".ico",
+    "JPEG": ".jpg .jpeg .jpe .jfif .mpo",
+    "JPEG2000": ".jp2 .j2k .jpc .jpf .jpx .j2c",
+    "PCX": ".pcx",
+    "PNG": ".png .apng",
+    "PPM": ".ppm .pgm .pbm .pnm",
+    "PSD": ".psd",
+    "QOI": ".qoi",
+    "SGI": ".sgi .rgb .rgba .bw",
+    "SUN": ".ras",
+    "TGA": ".tga .icb .vda .vst",
+    "TIFF": ".tif .tiff",
+    "WEBP": ".webp",
+    "XBM": ".xbm",
+    "XPM": ".xpm",
+}
+SUFFIXES = frozenset(ending for endings in ENDINGS.values() for ending in endings.split())
+UNMARKED = "TGA"  # files that begin with nothing by which they are known: only asked for by their ending
+MOST_PIXELS = 2**26  # of one image: 8192×8192. Three bytes each, in each of the workers
+AT_ONCE_PIXELS = 2**27  # of all images that are decoded at one time
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 # What Pillow's decoders were seen to raise on damaged files, beside its own UnidentifiedImageError (an OSError).
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, zlib.error)
@@ -83,11 +116,61 @@ def open_image(source: str | Path | npt.NDArray[Any] | Image, channels: int | No
     name = f"'{source}'" if isinstance(source, str | Path) else "this image"
     try:
         if isinstance(source, str | Path):
-            with pillow.open(source) as image:
+            with _opened(source) as image, _room_for(_few_enough(image)):
                 return _pixels(image, channels)
         return _pixels(pillow.fromarray(_typed(source)) if isinstance(source, np.ndarray) else source, channels)
     except (*BROKEN, pillow.DecompressionBombError) as error:
         raise DataError(f"cannot read {name}: {_why(error)}") from error
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow was built with."""
+    from PIL import Image as pillow  # noqa: N813
+
+    pillow.init()
+    return tuple(name for name in ENDINGS if name in pillow.OPEN)
+
+
+def _opened(path: str | Path) -> Image:
+    """A file's header, read. ValueError for what is no file: a pipe would be waited for for ever."""
+    from PIL import Image as pillow  # noqa: N813
+
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is no file but a pipe, a socket or a device")
+    unmarked = Path(path).suffix.lower() in ENDINGS[UNMARKED].split()
+    return pillow.open(path, formats=[name for name in _formats() if unmarked or name != UNMARKED])
+
+
+def _few_enough(image: Image) -> Image:
+    """The image, of a JPEG at the scale that is few enough pixels. ValueError where there are too many."""
+    if image.width * image.height > MOST_PIXELS:
+        size = f"{image.height}×{image.width}"
+        image.draft(None, (image.width // 8, image.height // 8))  # does nothing to what is no JPEG
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"its {size} pixels are more than the {MOST_PIXELS:,} that are decoded; make it smaller")
+    return image
+
+
+_pixels_at_work = 0
+_room = threading.Condition()
+
+
+@contextmanager
+def _room_for(image: Image) -> Iterator[Image]:
+    """Wait until few enough pixels are being decoded, by all threads together."""
+    global _pixels_at_work
+    pixels = image.width * image.height
+    with _room:
+        _room.wait_for(lambda: _pixels_at_work == 0 or _pixels_at_work + pixels <= AT_ONCE_PIXELS)
+        _pixels_at_work += pixels
+    try:
+        yield image
+    finally:
+        with _room:
+            _pixels_at_work -= pixels
+            _room.notify_all()
 
 
 def _why(error: Exception) -> str:
@@ -108,7 +191,7 @@ def header(path: Path) -> tuple[bool, int, int]:
     from PIL import Image as pillow  # noqa: N813
 
     try:
-        with pillow.open(path) as image:
+        with _opened(path) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
             grey = image.mode in GREY_MODES
             height, width = (image.width, image.height) if turned else (image.height, image.width)
@@ -119,6 +202,8 @@ def header(path: Path) -> tuple[bool, int, int]:
 
 def _typed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if array.dtype == np.uint16 and array.size and 0 < array.max() <= 255:
+        raise ValueError(f"uint16 values that reach only {array.max()} look like 8 bits; give them as uint8")
     if array.dtype == np.uint16 and array.ndim == 3:
         array = _from_16_bits(array)
     if array.dtype not in (np.uint8, np.uint16, np.bool_) or array.ndim not in (2, 3):
@@ -151,6 +236,12 @@ def _pixels(image: Image, channels: int | None) -> Uint8Array:
     from PIL import ImageOps
 
     grey = image.mode in GREY_MODES
+    if image.mode == "I" and image.format == "TIFF":
+        low, high = image.getextrema()
+        raise ValueError(
+            f"32-bit whole numbers, from {low} to {high}, have no known range; save it with 8 or 16 bits, white being "
+            "255 or 65,535"
+        )
     image = ImageOps.exif_transpose(image)
     if image.mode in GREY_MODES and image.mode[0] in "IF":  # Pillow's own conversion saturates at 255
         values = np.asarray(image)

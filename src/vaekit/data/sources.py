@@ -19,9 +19,10 @@ from vaekit.config.schema import DataConfig
 from vaekit.data.arrays import arrays_file, read_arrays
 from vaekit.data.dataset import Dataset
 from vaekit.data.download import Progress, RemoteFile, check_archive, data_root, fetch, read_verified
+from vaekit.data.found import Found, by_ending, look_through
 from vaekit.data.images import Target, Uint8Array, prepare
 from vaekit.data.sprites import SHAPES, SIDE, sprites
-from vaekit.data.store import Found, Skipped, Store, find_images, open_store, take_on_disk
+from vaekit.data.store import Skipped, Store, open_store, take_on_disk
 from vaekit.errors import DataError
 
 IN_MEMORY = 2**30  # bytes: a larger part of a store is not copied into memory
@@ -220,16 +221,17 @@ def load_arrays(source: Source, config: DataConfig, progress: Progress) -> Loade
 
 
 def _tree(root: Path, split_names: dict[str, str], config: DataConfig, progress: Progress) -> Loaded:
-    files = find_images(root)
+    files, others = look_through(root)
     if not files:
-        raise DataError(f"there are no images in '{root}'; set data.path to a folder with .jpg, .png, … files")
+        there = f", only others ({by_ending(others)})" if others else ""
+        raise DataError(f"there are no images in '{root}'{there}; set data.path to a folder with .jpg, .png, … files")
     _refuse_likely_splits(files, split_names)
     kinds = [_split_of(file.name, split_names) for file in files]
     divided = "train" in kinds and ("validation" in kinds or "test" in kinds)
     reason = "lies outside the train, validation and test folders"
     outside = [Skipped(f.name, reason) for f, kind in zip(files, kinds, strict=True) if divided and kind is None]
     used: list[Found] = [f for f, kind in zip(files, kinds, strict=True) if not divided or kind is not None]
-    store = open_store(root, used, Target.of(config), progress, outside=outside, strict=config.strict)
+    store = open_store(root, used, Target.of(config), progress, outside=outside, others=others, strict=config.strict)
     whole = _labelled(store, divided)
     kind_of_row = [(_split_of(name, split_names) or "") if divided else "train" for name in store.names]
     rows = {k: torch.tensor([row for row, kind in enumerate(kind_of_row) if kind == k]) for k in set(kind_of_row)}
@@ -258,8 +260,13 @@ def _split_of(name: str, split_names: dict[str, str]) -> str | None:
 
 
 def _labelled(store: Store, divided: bool) -> Dataset:
-    """The class of an image is the name of the folder it lies in, below its split; none where no image has one."""
-    parents = [PurePosixPath(name.partition("/")[2] if divided else name).parent.name for name in store.names]
+    """The class of an image is the name of the folder it lies in, below its split; none where no image has one.
+
+    Where folders of one name lie in several others (`cats/2020`, `dogs/2020`), it is the first folder below the split.
+    """
+    folders = [PurePosixPath(name.partition("/")[2] if divided else name).parent for name in store.names]
+    several = len({folder.name for folder in folders}) < len(set(folders))
+    parents = [(folder.parts or ("",))[0] if several else folder.name for folder in folders]
     classes = sorted(set(parents))
     if classes == [""]:
         return Dataset(store.images, None, (), store.names)

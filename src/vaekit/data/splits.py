@@ -23,7 +23,7 @@ from vaekit.errors import ConfigError, DataError, suggest
 class Splits:
     """Three disjoint sets, and the facts about them that a run records.
 
-    facts: `source`, `train`, `validation`, `test` and `skipped` (counts), `skipped_csv`, `shape` (C, H, W),
+    facts: `source`, `train`, `validation`, `test` and `skipped` (counts), `others` (files that are no images, by ending), `skipped_csv`, `shape` (C, H, W),
     `content_size` (H, W before padding), `classes`, `fingerprint` (of data, preprocessing and split together).
     """
 
@@ -127,8 +127,11 @@ def _finish(config: DataConfig, source: Source, loaded: Loaded, parts: dict[str,
     facts = {
         "source": source.name,
         **counts,
+        "others": loaded.store.others if loaded.store else "",
         "skipped": len(loaded.store.skipped) if loaded.store else 0,
-        "skipped_csv": str(loaded.store.skipped_csv) if loaded.store and loaded.store.skipped else None,
+        "skipped_csv": str(loaded.store.skipped_csv)
+        if loaded.store and (loaded.store.skipped or loaded.store.others)
+        else None,
         "shape": list(train.shape),
         "content_size": list(loaded.unpadded(config)[1:]),
         "classes": list(train.class_names),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -24,8 +25,10 @@ import torch
 from torch import Tensor
 
 from vaekit.data.download import Progress
-from vaekit.data.images import SUFFIXES, Target, Uint8Array, header, open_image, prepare
+from vaekit.data.found import Found, by_ending
+from vaekit.data.images import Target, Uint8Array, header, open_image, prepare
 from vaekit.errors import DataError, StorageError, VaekitWarning
+from vaekit.names import printable
 from vaekit.system import cores
 
 VERSION = 2  # part of every key: raise it when the same files would decode to other pixels, or the index says more
@@ -35,14 +38,6 @@ FREE_SHARE = 0.95  # of the free disk that a store may take
 HASHED_ALWAYS = 2**31  # bytes: a larger store is compared with its sum once after each change of its file
 STALE_SECONDS = 3600.0  # without a write: what writes a store writes all the time
 WORKERS = min(32, cores())
-
-
-class Found(NamedTuple):
-    """An image file below a folder, and what changes when its content does."""
-
-    name: str  # relative, with forward slashes
-    size: int
-    mtime_ns: int
 
 
 class Skipped(NamedTuple):
@@ -61,6 +56,7 @@ class Store(NamedTuple):
     unpadded: tuple[int, int, int]  # (C, H, W)
     content: str  # SHA-256 of the pixels
     folder: Path
+    others: str = ""  # how many files with which endings are no images
 
     @property
     def skipped_csv(self) -> Path:
@@ -78,50 +74,6 @@ def cache_root() -> Path:
     return Path(os.environ.get("VAEKIT_CACHE") or Path.home() / ".cache" / "vaekit" / "store").expanduser()
 
 
-def find_images(root: Path) -> list[Found]:
-    """Every image file below a folder, sorted by name; hidden ones are ignored, links followed but not in circles.
-
-    DataError where the folder is absent or unreadable.
-
-    Example:
-        >>> import tempfile
-        >>> find_images(Path(tempfile.mkdtemp()))
-        []
-    """
-    if not root.is_dir():
-        raise DataError(f"there is no folder '{root}'; set data.path to a folder of images")
-    try:
-        return sorted(_walk(root, "", frozenset()))
-    except OSError as error:
-        raise DataError(f"cannot list '{error.filename}': {error.strerror}") from error
-
-
-def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[Found]:
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:  # a link to a folder that we are in
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", above | {here})
-            elif Path(entry.name).suffix.lower() in SUFFIXES:
-                try:
-                    status = entry.stat()
-                    yield Found(prefix + entry.name, status.st_size, status.st_mtime_ns)
-                except OSError:  # a link to nothing: found, and skipped when it is read
-                    yield Found(prefix + entry.name, 0, 0)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
 def open_store(
     root: Path,
     files: Sequence[Found],
@@ -129,11 +81,13 @@ def open_store(
     progress: Progress,
     *,
     outside: Sequence[Skipped] = (),
+    others: Sequence[str] = (),
     strict: bool = False,
 ) -> Store:
     """The decoded images of these files below a folder: from the cache, or decoded now.
 
-    `outside` are files that the caller left out, listed with the unreadable ones. `strict` refuses both.
+    `outside` are files that the caller left out, listed with the unreadable ones. `strict` refuses both. `others` are
+    no images by their endings, and only listed.
     """
     key = _key(root, files, target, outside)
     folder = cache_root() / key
@@ -142,6 +96,8 @@ def open_store(
         _build(root, files, target, progress, outside, folder)
         store = _read(folder)
     assert store is not None, f"{folder} was just written"
+    store = store._replace(others=by_ending(others))
+    _list_skipped(store, others)
     if strict and store.skipped:
         name, reason = store.skipped[0]
         others = (
@@ -149,6 +105,18 @@ def open_store(
         )
         raise DataError(f"{others}; the first is '{name}': {reason}; repair or remove them, or set data.strict=false")
     return store
+
+
+def _list_skipped(store: Store, others: Sequence[str]) -> None:
+    """Write skipped.csv, unless it says so already: files that are no images come and go without a new decoding."""
+    reason = "its ending is not that of an image"
+    rows = [("path", "reason"), *store.skipped, *((name, reason) for name in others)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([[printable(cell) for cell in row] for row in rows])
+    path = store.skipped_csv
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        if not path.exists() or path.read_text(encoding="utf-8") != text.getvalue():
+            path.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
 def _key(root: Path, files: Sequence[Found], target: Target, outside: Sequence[Skipped]) -> str:
@@ -226,8 +194,6 @@ def _build(
             temporary.mkdir(parents=True)
             names, skipped, content = _decode(root, files, target, progress, pool, temporary / "images.npy")
             skipped = sorted([*skipped, *outside])
-            with (temporary / "skipped.csv").open("w", encoding="utf-8", newline="") as stream:
-                csv.writer(stream).writerows([("path", "reason"), *skipped])
             index = {"names": names, "skipped": skipped, "unpadded": unpadded, "content": content, "root": str(root)}
             index["file"] = _file_sum(temporary / "images.npy")
             (temporary / "index.json").write_text(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaekit.files import storage_errors
+from vaekit.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,15 @@ def _focus(axes: Any) -> None:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write a PNG, making its folder."""
+    from matplotlib import rc_context
+    from matplotlib.text import Text
+
     with storage_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+        with rc_context({"text.parse_math": False}):  # of the ticks that are made while it is drawn
+            for text in figure.findobj(Text):
+                assert isinstance(text, Text)
+                text.set_parse_math(False)  # a name with two dollar signs is no formula
+                text.set_text(printable(text.get_text()))
+            figure.savefig(path, dpi=110)
     return path

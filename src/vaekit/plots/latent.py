@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vaekit.files import storage_errors
+from vaekit.names import printable
 from vaekit.plots.grids import GAP, PAPER, image_grid
 from vaekit.plots.letters import INK, broken, fitting, letters, signed
 
@@ -43,6 +44,7 @@ def labelled_grid(
     cell_width, cell_height = (grid.width - GAP) // columns, (grid.height - GAP) // len(rows)
     names = [[fitting(line, WIDEST_NAME, font) for line in label.split("\n")] for label in row_labels]
     left = max((round(font.getlength(line)) + 10 for lines in names for line in lines), default=0)
+    column_labels = [printable(label) for label in column_labels]
     above = [font.getlength(label) for label in column_labels]
     overhang = 0 if not above else max(0, round((above[-1] - cell_width) / 2) + 2)
     width = max(left + grid.width + overhang, NARROWEST if title else 0)

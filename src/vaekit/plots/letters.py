@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from vaekit.names import printable
+
 INK = (40, 40, 40)
 
 
@@ -23,6 +25,7 @@ def letters(size: int) -> Any:
 
 def fitting(text: str, width: float, font: Any) -> str:
     """The text, or its two ends around an ellipsis where it is wider: the end of a file's name tells most."""
+    text = printable(text)
     kept, shown = len(text), text
     while kept > 2 and font.getlength(shown) > width:
         kept -= 1
@@ -33,7 +36,7 @@ def fitting(text: str, width: float, font: Any) -> str:
 def broken(text: str, width: float, font: Any) -> list[str]:
     """The text in lines no wider than `width` pixels, broken between words; a word that is wider loses its middle."""
     lines: list[str] = []
-    for word in text.split():
+    for word in printable(text).split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit.names import printable
 from vaekit.plots.grids import PAPER, to_bytes
 from vaekit.plots.letters import INK, fitting, letters
 
@@ -33,6 +34,7 @@ def captioned_sheet(
     from PIL import Image, ImageDraw
 
     count, depth, _, height, width = stacks.shape
+    titles = [printable(title) for title in titles]
     lines = max(len(caption) for caption in captions)
     factor = max(1, -(-(NARROWEST if lines else NARROWEST_BARE) // width))
     height, width = height * factor, width * factor
@@ -61,7 +63,7 @@ def words(lines: Sequence[str]) -> Image.Image:
     """Lines of text as a picture."""
     from PIL import Image, ImageDraw
 
-    font, line = letters(CAPTION), round(CAPTION * SPACING)
+    font, line, lines = letters(CAPTION), round(CAPTION * SPACING), [printable(text) for text in lines]
     width = max(round(font.getlength(text)) for text in lines) + 4 * GAP
     picture = Image.new("RGB", (width, len(lines) * line + 2 * GAP), (PAPER,) * 3)
     for number, text in enumerate(lines):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaekit.data.store import find_images
+from vaekit.data.found import find_images
 from vaekit.errors import DataError
 from vaekit.evaluation.evaluate import bits_offset
 from vaekit.evaluation.fidelity import psnr, ssim

@@ -18,6 +18,7 @@ from vaekit.data.places import find_same
 from vaekit.data.splits import Splits
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.latents import LatentUse, latent_use
+from vaekit.names import printable
 from vaekit.trained.codes import MOST_IMAGES, encode_dataset, some_rows
 from vaekit.trained.model import Trained, class_number, load
 from vaekit.training.checkpoint import checkpoint_digest, load_checkpoint, locate
@@ -171,7 +172,7 @@ class Run(_Folder):
         for name in names:
             try:
                 prepared.append(self.trained.prepare(folder / name))
-                read.append(str(name))
+                read.append(printable(str(name)))
             except DataError as error:
                 failures.append(str(error))
         empty = torch.zeros((0, *self.trained.shape), dtype=torch.uint8)

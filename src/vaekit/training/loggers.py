@@ -16,6 +16,7 @@ from torch import Tensor
 from vaekit.config.schema import Config, LoggingConfig
 from vaekit.errors import ConfigError
 from vaekit.files import storage_errors, write_text_atomically
+from vaekit.names import printable
 
 Row = Mapping[str, Any]  # step, epoch, split, then numbers in nats per example
 Pictures = Callable[[], Mapping[str, Tensor]]  # name -> (N, C, H, W) in [0, 1], computed only where somebody looks
@@ -100,13 +101,13 @@ class LogFile(Silent):
         with storage_errors(run):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / "train.log").open(
-                "a", encoding="utf-8", newline="\n", buffering=1
+                "a", encoding="utf-8", errors="backslashreplace", newline="\n", buffering=1
             )  # whole lines at once
         self._run = run
 
     def _write(self, text: str) -> None:
         with storage_errors(self._run):
-            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {printable(text)}\n")
 
     def started(self, first_step: int, total_steps: int) -> None:
         self._write(f"training from step {first_step} to step {total_steps}")

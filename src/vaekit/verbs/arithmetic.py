@@ -10,7 +10,7 @@ import numpy as np
 
 from vaekit import plots
 from vaekit.data.dataset import Dataset
-from vaekit.data.store import find_images
+from vaekit.data.found import find_images
 from vaekit.errors import ConfigError, DataError
 from vaekit.files import save_array
 from vaekit.trained import walks

@@ -60,6 +60,10 @@ def _data(config: Config, splits: Splits) -> Iterator[Finding]:
     if splits.facts.get("skipped"):
         listed = splits.facts["skipped_csv"]
         yield Finding("look", "skipped", f"{splits.facts['skipped']} unreadable images, listed in {listed}")
+    if splits.facts.get("others"):
+        yield Finding("look", "other files", f"no images by their endings, left out: {splits.facts['others']}")
+    if named := splits.train.class_names:
+        yield Finding("ok", "classes", f"{len(named)}: {', '.join(named[:10])}{', …' if len(named) > 10 else ''}")
     if splits.train.images[:1000].float().std() < 1:
         yield Finding("problem", "data", "the first 1,000 images are all alike; is this the right folder?")
 

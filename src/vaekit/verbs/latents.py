@@ -16,7 +16,7 @@ import torch
 
 from vaekit import plots
 from vaekit.data.dataset import Dataset
-from vaekit.data.store import find_images
+from vaekit.data.found import find_images
 from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.evaluation.latents import LatentUse
 from vaekit.files import save_array, storage_errors, write_text_atomically
@@ -302,7 +302,7 @@ def encode_folder(opened: Run, images: Path, table: Path) -> Made:
 
 
 def _write_csv(path: Path, names: Sequence[str], codes: Array, columns: Sequence[str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", *columns])
         writer.writerows([name, *row] for name, row in zip(names, codes.tolist(), strict=True))

@@ -97,6 +97,8 @@ def _train(
             torch.set_num_threads(stored)
     if skipped := splits.facts.get("skipped"):
         logger.message(f"{skipped} images could not be read and were skipped; see {splits.facts.get('skipped_csv')}")
+    if others := splits.facts.get("others"):
+        logger.message(f"files that are no images by their endings were left out: {others}")
     written = kept(config, run)
     trainer = Trainer(config, splits, run, logger, to_dict(written), world, Watch().news)
     logger.message(describe(trainer))
@@ -122,10 +124,13 @@ def describe(trainer: Trainer) -> str:
     splits, training = trainer.splits, trainer.config.training
     channels, height, width = splits.train.shape
     weights = sum(p.numel() for p in trainer.model.parameters())
+    named = splits.train.class_names
+    shown = ", ".join(named[:5]) + (", …" if len(named) > 5 else "")
+    classes = f" · {len(named)} classes: {shown}" if named else ""
     processes = f" in each of {trainer.world.size} processes" if trainer.world.size > 1 else ""
     return (
         f"{len(splits.train):,} images to train, {len(splits.validation):,} to select, {len(splits.test):,} to test · "
-        f"{height}×{width}×{channels} · {weights:,} weights · {trainer.total_steps:,} steps of {training.batch_size} · "
+        f"{height}×{width}×{channels}{classes} · {weights:,} weights · {trainer.total_steps:,} steps of {training.batch_size} · "
         f"{trainer.device} · {torch.get_num_threads()} threads{processes}"
     )
 
