@@ -18,7 +18,7 @@ from PIL import Image
 
 from vaekit.config.schema import DataConfig
 from vaekit.data import Dataset, sources, store
-from vaekit.data.found import find_images
+from vaekit.data.found import find_images, look_through
 from vaekit.data.splits import Splits, load_splits
 from vaekit.errors import ConfigError, DataError, StorageError, VaekitWarning
 
@@ -74,7 +74,8 @@ def test_used_and_skipped_make_found(tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["path", "a/broken.jpg", "a/gone.png", "b/empty.png", "notes.txt"]
     assert rows[-1][1] == "its ending is not that of an image" and splits.facts["others"] == ".txt 1"
     assert "truncated" in rows[1][1]
-    found = [file.name for file in find_images(root)]
+    listing = look_through(root)
+    found = sorted([file.name for file in listing.images] + listing.others)
     assert sorted(used + [row[0] for row in rows[1:]]) == found
     with pytest.raises(
         DataError, match=r"3 of 13 images cannot be used, listed in .*skipped\.csv; the first is 'a/brok"

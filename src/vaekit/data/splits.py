@@ -23,7 +23,8 @@ from vaekit.errors import ConfigError, DataError, suggest
 class Splits:
     """Three disjoint sets, and the facts about them that a run records.
 
-    facts: `source`, `train`, `validation`, `test` and `skipped` (counts), `others` (files that are no images, by ending), `skipped_csv`, `shape` (C, H, W),
+    facts: `source`, `train`, `validation`, `test` and `skipped` (counts), `others` (files that are no images, by
+    ending), `skipped_csv`, `shape` (C, H, W),
     `content_size` (H, W before padding), `classes`, `fingerprint` (of data, preprocessing and split together).
     """
 
@@ -120,18 +121,16 @@ def _held_out(source: Source, config: DataConfig, name: str, own: Dataset | None
 
 
 def _finish(config: DataConfig, source: Source, loaded: Loaded, parts: dict[str, Dataset]) -> Splits:
-    train = parts["train"]
+    train, store = parts["train"], loaded.store
     counts = {name: len(part) for name, part in parts.items()}
     prepared = (config.size, config.fit, config.pad, config.channels, train.shape)
     identity = json.dumps([source.name, loaded.content, prepared, counts, config.seed, config.limit])
     facts = {
         "source": source.name,
         **counts,
-        "others": loaded.store.others if loaded.store else "",
-        "skipped": len(loaded.store.skipped) if loaded.store else 0,
-        "skipped_csv": str(loaded.store.skipped_csv)
-        if loaded.store and (loaded.store.skipped or loaded.store.others)
-        else None,
+        "others": store.others if store else "",
+        "skipped": len(store.skipped) if store else 0,
+        "skipped_csv": str(store.skipped_csv) if store and (store.skipped or store.others) else None,
         "shape": list(train.shape),
         "content_size": list(loaded.unpadded(config)[1:]),
         "classes": list(train.class_names),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vaekit.names import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -26,7 +28,7 @@ def information_map(information: Array, entropies: Array, factors: Sequence[str]
     axes = figure.subplots()
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto", interpolation="nearest")
     figure.colorbar(image, ax=axes, label="% of the entropy")
-    axes.set_yticks(range(len(factors)), factors)
+    axes.set_yticks(range(len(factors)), [printable(factor) for factor in factors])
     axes.set(title=title, xlabel="dimension")
     if dims <= MOST_WITH_NUMBERS:
         axes.set_xticks(range(dims), [f"z{dim}" for dim in range(dims)])

@@ -130,8 +130,9 @@ def describe(trainer: Trainer) -> str:
     processes = f" in each of {trainer.world.size} processes" if trainer.world.size > 1 else ""
     return (
         f"{len(splits.train):,} images to train, {len(splits.validation):,} to select, {len(splits.test):,} to test · "
-        f"{height}×{width}×{channels}{classes} · {weights:,} weights · {trainer.total_steps:,} steps of {training.batch_size} · "
-        f"{trainer.device} · {torch.get_num_threads()} threads{processes}"
+        f"{height}×{width}×{channels}{classes} · {weights:,} weights · "
+        f"{trainer.total_steps:,} steps of {training.batch_size} · {trainer.device} · "
+        f"{torch.get_num_threads()} threads{processes}"
     )
 
 
