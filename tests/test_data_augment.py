@@ -97,6 +97,18 @@ def test_half_of_the_images_are_flipped() -> None:
     assert abs(flipped.mean() - 0.5) < 4 * 0.5 / 100
 
 
+def test_flips_and_shifts_along_each_axis_are_drawn_apart() -> None:
+    """A bright pixel off the middle says what happened to its image: all 2 × 3 × 3 ways are equally likely."""
+    count = 9000
+    images = torch.zeros(count, 1, 5, 8, dtype=torch.uint8)
+    images[:, :, 2, 2] = 1
+    places = augment(images, torch.arange(count), 0, 0, flip=True, shift=1).flatten(1).argmax(1)
+    seen = places.bincount(minlength=40).view(5, 8)[1:4, 1:7]  # columns 1 to 3, or flipped 4 to 6
+    assert int(seen.sum()) == count
+    expected = count / 18
+    assert float((seen - expected).square().sum() / expected) < 17 + 4 * (2 * 17) ** 0.5
+
+
 def test_augmentation_follows_the_image_not_the_batch() -> None:
     whole = augment(IMAGES, INDICES, 4, 9, True, 2)
     part = torch.tensor([5, 60, 2])
