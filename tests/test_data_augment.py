@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vaekit.data.augment import augment, binarize, dequantize, fixed_noise, to_float
 from vaekit.data.counter import Stream, counter_hash, counter_uniform
+from vaekit.data.pixels import Pixels
 
 IMAGES = torch.randint(1, 256, (64, 3, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 INDICES = torch.arange(100, 164)
@@ -143,6 +144,29 @@ def test_binarised_pixels_have_the_image_as_mean(mode: str) -> None:
     bits = binarize(x.expand(draws, -1, -1, -1), mode, noise)  # type: ignore[arg-type]
     assert set(bits.flatten().tolist()) == {0.0, 1.0}
     assert ((bits.mean(0) - x[0]).abs() <= 4 * (x[0] * (1 - x[0]) / draws).sqrt()).all()
+
+
+@pytest.mark.parametrize("pixels", [Pixels(binarization="dynamic"), Pixels(dequantization=True)])
+@pytest.mark.parametrize("when", ["training", "evaluation"])
+def test_every_pixel_of_every_image_has_noise_of_its_own(pixels: Pixels, when: str) -> None:
+    """Of mid-grey images: no two channels, rows, columns or neighbouring images go together."""
+    torch.manual_seed(0)
+    count = 4000
+    grey = torch.full((count, 2, 2, 3), 128, dtype=torch.uint8)
+    if when == "training":
+        x = pixels.for_training(grey, torch.arange(count), torch.tensor(0), 0)
+    else:
+        x = pixels.for_evaluation(grey, 0, 0)
+    values = x.flatten(1).T
+    table = torch.corrcoef(torch.cat([values, values.roll(1, 1)]))
+    assert (table - torch.eye(24)).abs().max() < 5 / count**0.5
+
+
+def test_training_images_are_augmented_by_seed_epoch_and_index() -> None:
+    pixels = Pixels(flip=True, shift=2)
+    for epoch in (3, 4):
+        x = pixels.for_training(IMAGES, INDICES, torch.tensor(epoch), 9)
+        assert x.equal(to_float(augment(IMAGES, INDICES, epoch, 9, True, 2)))
 
 
 def test_threshold_and_none() -> None:

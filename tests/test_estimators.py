@@ -4,12 +4,13 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from small_runs import SIZES
 
 from vaekit.config.schema import Part
-from vaekit.data.dataset import Dataset
+from vaekit.data.dataset import Dataset, spread
 from vaekit.data.pixels import Pixels
 from vaekit.densities.codes import DiagonalNormal
 from vaekit.errors import ConfigError, NumericalError
@@ -18,7 +19,7 @@ from vaekit.evaluation import information as information_module
 from vaekit.evaluation.ais import Annealed, Annealing, annealed, refuse_without_slopes, simulated
 from vaekit.evaluation.evaluate import Evaluation, evaluate_model, headline
 from vaekit.evaluation.hmc import EXTRA_NOISE, State, transition
-from vaekit.evaluation.information import information, information_of, spread
+from vaekit.evaluation.information import Information, information, information_of
 from vaekit.evaluation.likelihood import bounds
 from vaekit.evaluation.report import read_metrics, write_annealing, write_reports
 from vaekit.models.build import vae
@@ -27,6 +28,7 @@ from vaekit.models.priors import Prior
 from vaekit.selftest.linear_gaussian import COLUMNS, SHAPE, SIGMA, linear_vae
 from vaekit.trained.model import load
 from vaekit.trained.run import open_run
+from vaekit.verbs.ais import _measured, gap
 from vaekit.verbs.train import train
 
 IMAGES = 32
@@ -140,6 +142,19 @@ def test_the_mean_of_weights_is_taken_before_the_logarithm():
     assert found.log_mean.tolist() == pytest.approx([math.log(2), -800.0])
     assert found.sampling_se_nats == pytest.approx(0.5 * math.sqrt(2 / 2) / 2)  # std(1, 3) / sqrt(2) over the mean 2
     assert Annealed(log_weights[:1], torch.ones(2)).sampling_se_nats is None
+
+
+def test_annealings_error_bars_are_of_means_over_images():
+    """Of the gap, of the differences: an image that is hard from below is hard from above too."""
+    log_weights = torch.randn(3, 9, dtype=torch.float64)
+    found = Annealed(log_weights, torch.ones(9))
+    each = np.logaddexp.reduce(log_weights.numpy()) - math.log(3)
+    assert _measured(found, Annealing(5))["ais_se_nats"] == pytest.approx(np.std(each, ddof=1) / 3)
+    model, settings = linear_vae(spoil=0.4)[0], Annealing(2, 2, 1)
+    own = simulated(model, 8, 1)
+    below = annealed(model, own.x, settings, 1).log_mean
+    apart = -annealed(model, own.x, settings, 1, codes=own.codes).log_mean - below
+    assert gap(model, 8, settings, 1)["ais_gap_se_nats"] == pytest.approx(np.std(apart.numpy(), ddof=1) / math.sqrt(8))
 
 
 @pytest.mark.slow
@@ -298,6 +313,21 @@ def test_order_and_duplication_change_nothing():
         assert again["information_images"] == images
         for name in ("mutual_information", "aggregate_kl_mc", "total_correlation", "dimension_kl"):
             assert again[f"{name}_nats"] == pytest.approx(whole[f"{name}_nats"], rel=1e-6), name
+
+
+def test_the_error_bars_of_the_parts_are_of_means_over_codes():
+    """Of the codes that were looked at, which are fewer than the images of the mixture."""
+    torch.manual_seed(0)
+    own, aggregate, prior, factors = torch.randn(4, 9, dtype=torch.float64)
+    found = Information(own, aggregate, prior, factors, images=400).metrics()
+    parts = {
+        "mutual_information": own - aggregate,
+        "aggregate_kl_mc": aggregate - prior,
+        "total_correlation": aggregate - factors,
+        "dimension_kl": factors - prior,
+    }
+    for name, values in parts.items():
+        assert found[f"{name}_se_nats"] == pytest.approx(np.std(values.numpy(), ddof=1) / 3), name
 
 
 def test_a_code_that_ignores_its_image_says_nothing():

@@ -16,7 +16,7 @@ from vaekit.evaluation.evaluate import bits_offset, evaluate_model, headline
 from vaekit.evaluation.fidelity import psnr, ssim
 from vaekit.evaluation.health import diagnose
 from vaekit.evaluation.latents import StreamedMoments, latent_use
-from vaekit.evaluation.likelihood import StreamedLogMean, bounds
+from vaekit.evaluation.likelihood import Bounds, StreamedLogMean, bounds
 from vaekit.evaluation.report import write_reports
 from vaekit.models.autoencoder import Autoencoder, Encoder
 from vaekit.models.build import vae
@@ -182,6 +182,27 @@ def test_constant_weights_have_no_sampling_error():
     log_mean, effective = stream.result()
     assert torch.allclose(log_mean, torch.full((2,), -3.0, dtype=torch.float64))
     assert torch.allclose(effective, torch.full((2,), 9.0, dtype=torch.float64))
+
+
+def bounds_of_weights(log_weights):
+    """The bounds of (K, N) log-weights."""
+    stream = StreamedLogMean()
+    stream.add(log_weights)
+    zeros = torch.zeros(log_weights.shape[1], dtype=torch.float64)
+    return Bounds(log_weights.double().mean(0), zeros, zeros, *stream.result(), len(log_weights))
+
+
+def test_the_error_bars_of_a_bound_are_those_of_its_weights():
+    """From images: their standard deviation (n - 1) over the root of their number. From samples, by the delta method:
+    Var(w) / (K E(w)²) of each image, which is nothing where all weights are alike."""
+    torch.manual_seed(0)
+    log_weights = torch.randn(5, 7, dtype=torch.float64) - 90
+    found, w = bounds_of_weights(log_weights), log_weights.add(90).exp()
+    each = w.var(0, correction=0) / (5 * w.mean(0).square())
+    assert found.nll_sampling_se_nats == pytest.approx(float(each.sum().sqrt()) / 7)
+    assert found.nll_se_nats == pytest.approx(float(np.std(w.mean(0).log().numpy(), ddof=1)) / math.sqrt(7))
+    alike = bounds_of_weights(torch.full((5, 7), -90.0))
+    assert alike.nll_sampling_se_nats == pytest.approx(0, abs=1e-7) and alike.nll_se_nats == pytest.approx(0, abs=1e-7)
 
 
 def test_psnr_and_ssim_agree_with_torchmetrics():
