@@ -9,8 +9,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
-
 from vaekit.data.dataset import Dataset, spread
 from vaekit.data.pixels import Pixels
 from vaekit.evaluation.code_use import code_use
