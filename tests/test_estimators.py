@@ -190,6 +190,23 @@ def test_batch_and_chunk_change_no_chain(backwards, monkeypatch):
     assert not torch.equal(annealed(model, own.x, settings, 1, codes=codes).log_weights, whole.log_weights)
 
 
+def test_the_noise_of_annealing_is_used_once_and_acceptance_is_of_the_climb(monkeypatch):
+    """Else step sizes would know the noise that they are for, and the weights would not be unbiased."""
+    model, exact = linear_vae(spoil=0.4)
+    settings, calls = Annealing(8, chains=4, leapfrogs=1), []
+
+    def listening(at, state, beta, step, noise, leapfrogs):
+        moved = transition(at, state, beta, step, noise, leapfrogs)
+        calls.append((noise[0].flatten().tolist(), moved.acceptance))
+        return moved
+
+    monkeypatch.setattr(ais, "transition", listening)
+    found = annealed(model, exact.sample((3,)).view(3, *SHAPE), settings, 0)
+    assert len({tuple(noise) for noise, _ in calls}) == len(calls)
+    climb = torch.stack([acceptance for _, acceptance in calls[-(settings.temperatures - 1) :]])
+    assert torch.allclose(found.acceptance, climb.mean((0, 1)))
+
+
 def test_memory_that_runs_out_halves_the_chunk_and_changes_no_chain(monkeypatch):
     model, exact = linear_vae(spoil=0.4)
     x, settings = exact.sample((4,)).view(4, *SHAPE), Annealing(3, chains=4, leapfrogs=2)

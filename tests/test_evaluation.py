@@ -241,6 +241,18 @@ def test_active_units_are_the_dimensions_whose_means_vary_by_more_than_a_hundred
     assert torch.allclose(use.mean_variance, means.var(0, correction=0), rtol=1e-5)
 
 
+def test_scores_of_reconstructions_are_means_over_images_whatever_the_last_batch_holds(model):
+    """260 images are a batch of 250 and one of 10, which are black and far better, or worse, than the others."""
+    shown = images(260)
+    shown[250:] = 0
+    metrics = evaluate_model(model, Dataset(shown), Pixels(), samples=2).metrics
+    with torch.no_grad():
+        x = shown.float() / 255
+        decoded = model.decode(model.encode(x)).mean.clamp(0, 1)
+    for name, score in (("psnr_db", psnr), ("ssim", ssim)):
+        assert metrics[name] == pytest.approx(float(score(decoded, x).double().sum()) / 260, rel=1e-5), name
+
+
 def test_bits_per_dim_is_nats_over_ln2_dims_and_only_where_it_exists():
     torch.manual_seed(0)
     data = Dataset(images(30))

@@ -14,7 +14,7 @@ from vaekit.data.pixels import Pixels
 from vaekit.evaluation import health as health_module
 from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.health import Finding, Watch, diagnose
-from vaekit.evaluation.latents import LatentUse, StreamedMoments
+from vaekit.evaluation.latents import LatentUse, StreamedMoments, latent_use
 from vaekit.models.build import vae
 from vaekit.trained.model import load
 from vaekit.trained.run import open_run
@@ -208,6 +208,17 @@ def test_a_watch_looks_at_images_spread_over_a_sorted_set(monkeypatch):
         return any("3 of 3 dimensions are unused" in text for text in said)
 
     assert unused(images[:20]) and not unused(images)
+
+
+def test_a_watch_looks_at_all_of_a_thousand_images(monkeypatch):
+    """What it says of 1,000 images is what an evaluation says of them."""
+    torch.manual_seed(0)
+    model = vae((1, 4, 4), 3, Part("mlp", {"widths": (8,)})).eval()
+    data = Dataset(torch.randint(0, 256, (1000, 1, 4, 4), dtype=torch.uint8))
+    heard = []
+    monkeypatch.setattr(health_module, "diagnose", lambda metrics, *_: heard.append(metrics) or [])
+    Watch().news(model, data, Pixels(), 0, (), None)
+    assert heard[0]["rate_nats"] == pytest.approx(latent_use(model, data, Pixels(), 0).rate_nats)
 
 
 def test_a_collapse_is_told_while_training_and_in_the_evaluation(tmp_path, vaekit):

@@ -65,6 +65,24 @@ def test_samples_of_a_mixture_have_its_mean_and_covariance():
     assert np.allclose(drawn.mean(0), mean, atol=0.1) and np.allclose(np.cov(drawn.T), covariance, rtol=0.05, atol=0.05)
 
 
+def test_what_chose_a_mixture_is_not_lost_to_it(codes):
+    """One normal has the moments of all codes, those that were held out to choose by among them."""
+    fitted = MixtureSampler.fit(codes, components=1)
+    assert np.allclose(fitted.means[0], codes.mean(0), atol=1e-5)
+    spread = np.sqrt(np.einsum("ij,ij->i", fitted.factors[0], fitted.factors[0]))
+    assert np.allclose(spread, codes.std(0), rtol=1e-4)
+
+
+def test_the_component_of_a_draw_tells_nothing_of_its_place_inside():
+    """The first draws of many seeds: two streams that begin alike part later."""
+    apart = MixtureSampler(np.full(2, 0.5), np.array([[-99.0], [99.0]]), np.ones((2, 1, 1)))
+    drawn = np.concatenate([apart.sample(20, seed=seed)[:, 0] for seed in range(200)]).astype(np.float64)
+    side = np.sign(drawn)
+    inside = drawn - 99 * side
+    table = np.corrcoef([side, inside, np.abs(inside)])
+    assert np.abs(table[0, 1:]).max() < 4.5 / np.sqrt(len(drawn))
+
+
 def test_the_density_of_a_mixture_is_that_of_the_library_that_fitted_it(codes):
     fitted = MixtureSampler.fit(codes, components=3, seed=4)
     library = GaussianMixture(3)

@@ -694,6 +694,19 @@ def test_validation_is_the_mean_over_images_whatever_the_batch(monkeypatch):
     assert found[37]["loss"] == pytest.approx(float((direct["distortion"] + 3 * direct["rate"]).detach()), rel=1e-5)
 
 
+def test_the_optimal_scale_of_a_run_is_of_its_training_images(tmp_path):
+    """And of the averaged weights, which are those that are saved."""
+    trainer = trainer_of(tmp_path, "model.likelihood={kind: gaussian, scale: optimal}", "data.binarize=none")
+    with torch.no_grad():
+        for weight in trainer.model.parameters():  # the averages stay where they were
+            weight.add_(0.1)
+    trainer._calibrate()
+    found = trainer.ema.model.likelihood.log_scale.clone()
+    for data, same in ((trainer.splits.train, True), (trainer.splits.validation, False)):
+        validation.calibrate(trainer.ema.model, data, trainer.pixels, trainer.config.training.seed)
+        assert torch.allclose(trainer.ema.model.likelihood.log_scale, found, rtol=1e-6) is same
+
+
 def test_what_an_objective_draws_is_alike_for_loss_and_selection_and_of_its_own_for_each_batch(monkeypatch):
     drawn = []
 
