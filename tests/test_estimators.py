@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,14 +14,16 @@ from vaekit.config.schema import Part
 from vaekit.data.dataset import Dataset, spread
 from vaekit.data.pixels import Pixels
 from vaekit.densities.codes import DiagonalNormal
+from vaekit.densities.noise import BlockNoise
 from vaekit.errors import ConfigError, NumericalError
 from vaekit.evaluation import ais
 from vaekit.evaluation import information as information_module
 from vaekit.evaluation.ais import Annealed, Annealing, annealed, refuse_without_slopes, simulated
+from vaekit.evaluation.chunks import Chunks
 from vaekit.evaluation.evaluate import Evaluation, evaluate_model, headline
 from vaekit.evaluation.hmc import EXTRA_NOISE, State, transition
 from vaekit.evaluation.information import Information, information, information_of
-from vaekit.evaluation.likelihood import bounds
+from vaekit.evaluation.likelihood import bounds, bounds_of_batch
 from vaekit.evaluation.report import read_metrics, write_annealing, write_reports
 from vaekit.models.build import vae
 from vaekit.models.likelihoods import set_precision
@@ -28,7 +31,7 @@ from vaekit.models.priors import Prior
 from vaekit.selftest.linear_gaussian import COLUMNS, SHAPE, SIGMA, linear_vae
 from vaekit.trained.model import load
 from vaekit.trained.run import open_run
-from vaekit.verbs.ais import _measured, gap
+from vaekit.verbs.ais import _importance, _measured, _seen, gap
 from vaekit.verbs.train import train
 
 IMAGES = 32
@@ -379,6 +382,17 @@ def test_batch_and_block_change_no_part_of_the_rate(monkeypatch):
     assert spread(150, 100)[-1] > 140
 
 
+def test_a_mixture_of_fewer_images_is_of_images_spread_over_the_set(monkeypatch):
+    """The first hundred are one image: from them alone codes would tell nothing."""
+    model, exact = linear_vae(spoil=0.4)
+    images = (exact.sample((150,)).view(150, *SHAPE).clamp(0, 1) * 255).to(torch.uint8)
+    images[:100] = images[0]
+    monkeypatch.setattr(information_module, "MOST_IMAGES", 100)
+    found = information(model.float(), Dataset(images), Pixels(), 2).mutual_information.mean()
+    alone = information(model.float(), Dataset(images[:100]), Pixels(), 2).mutual_information.mean()
+    assert float(alone) < 1e-3 < 0.1 < float(found)
+
+
 def test_what_has_no_aggregate_normal_is_left_out():
     """A posterior of another kind and a single image: no part of the rate, and no crash."""
 
@@ -426,6 +440,20 @@ def test_beta_is_in_no_reported_elbo(bf16_run):
         assert row["elbo"] == pytest.approx(-row["distortion"] - row["rate"], rel=1e-5)
         if row["split"] == "train":
             assert row["loss"] == pytest.approx(row["distortion"] + 4 * row["rate"], rel=1e-5)
+
+
+def test_annealing_sees_the_images_that_an_evaluation_sees(digits_run):
+    """Binarised by their place in the data set, weighed by the noise of their place among those looked at."""
+    run = open_run(digits_run)
+    data, trained = run.dataset("test"), run.trained
+    rows = spread(len(data), 70)
+    x, _ = _seen(trained, data, rows, 3)
+    assert torch.equal(x, trained.pixels.for_evaluation(data.images, 0, 3)[rows])
+    found = _importance(trained.model, x, None, 3)["ais_importance_nats"]
+    noise, chunks = partial(BlockNoise, 3, 0), Chunks(trained.model, 1000)
+    first, last = (bounds_of_batch(chunks, x[part], 500, noise)[3] for part in (slice(64), slice(70)))
+    assert found == pytest.approx(float(last.mean()), rel=1e-5)
+    assert torch.allclose(first, last[:64])
 
 
 def test_ais_writes_its_numbers_beside_the_others_and_evaluate_keeps_them(vaekit, digits_run, tmp_path):

@@ -160,7 +160,7 @@ def test_features_see_the_same_in_bytes_and_in_floats():
 def test_the_accuracy_of_a_proxy_is_of_every_image():
     """Of 600, in batches of 256: the first 200 are named rightly, and no other."""
     torch.manual_seed(0)
-    network = SmallConvolutions((1, 9, 7), 2)
+    network = SmallConvolutions((1, 9, 7), 2).eval()
     data = stripes(600)
     with torch.no_grad():
         named = network.logits(data.images.float() / 255).argmax(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 
@@ -75,12 +76,15 @@ def test_what_chose_a_mixture_is_not_lost_to_it(codes):
 
 def test_the_component_of_a_draw_tells_nothing_of_its_place_inside():
     """The first draws of many seeds: two streams that begin alike part later."""
-    apart = MixtureSampler(np.full(2, 0.5), np.array([[-99.0], [99.0]]), np.ones((2, 1, 1)))
+    places = 99.0 * np.arange(32)
+    apart = MixtureSampler(np.full(32, 1 / 32), places[:, None], np.ones((32, 1, 1)))
     drawn = np.concatenate([apart.sample(20, seed=seed)[:, 0] for seed in range(200)]).astype(np.float64)
-    side = np.sign(drawn)
-    inside = drawn - 99 * side
-    table = np.corrcoef([side, inside, np.abs(inside)])
-    assert np.abs(table[0, 1:]).max() < 4.5 / np.sqrt(len(drawn))
+    component = np.rint(drawn / 99).astype(int)
+    inside, counts = drawn - places[component], np.bincount(component, minlength=32)
+    for values in (inside, np.abs(inside)):
+        means = np.bincount(component, values, 32) / counts
+        chi_square = (counts * (means - values.mean()) ** 2).sum() / values.var()
+        assert chi_square < 31 + 4 * math.sqrt(2 * 31)
 
 
 def test_the_density_of_a_mixture_is_that_of_the_library_that_fitted_it(codes):

@@ -505,6 +505,8 @@ def test_selection_ignores_the_warm_up(tmp_path):
     assert 0 < float(first["beta"]) < 1
     assert float(first["selection"]) == pytest.approx(-float(first["elbo"]), rel=1e-5)
     assert float(first["loss"]) < float(first["selection"])
+    best = min(float(row["selection"]) for row in rows_of(run, "validation"))
+    assert state_of(run, "best")["progress"]["best_value"] == best
     for row in rows_of(run, "validation"):  # the loss of a row is weighed by the β of that row
         weighed = float(row["distortion"]) + float(row["beta"]) * float(row["rate"])
         assert float(row["loss"]) == pytest.approx(weighed, rel=1e-6)
