@@ -61,6 +61,20 @@ def assert_samples_follow(kind: Callable[..., Likelihood]) -> None:
     assert abs(float(samples.mean()) - expected) < 5 * float(samples.std()) / math.sqrt(samples.numel()) + 1e-9
 
 
+def assert_nothing_goes_together(draws: torch.Tensor) -> None:
+    """Of draws (N, *shape) of one distribution: no two places of a draw, and no neighbouring draws, correlate."""
+    places = draws.flatten(1).double().T
+    table = torch.corrcoef(torch.cat([places, places.roll(1, 1)]))
+    assert float((table - torch.eye(len(table))).abs().max()) < 5 / len(draws) ** 0.5
+
+
+def assert_samples_are_drawn_pixel_by_pixel(likelihood: str) -> None:
+    """Given a code: of images of one channel, since some tie the channels of a pixel."""
+    model, _ = small_model(likelihood, (1, 3, 4))
+    with torch.no_grad():
+        assert_nothing_goes_together(model.decode((torch.zeros(2, 3, dtype=torch.float64),)).sample((3000,)))
+
+
 def zeros(level: int, shape: torch.Size, like: torch.Tensor) -> torch.Tensor:
     return torch.zeros(shape, dtype=like.dtype)
 

@@ -153,6 +153,21 @@ def test_a_probe_finds_classes_where_they_are_and_chance_where_not():
     )
 
 
+def test_a_probe_names_each_code_whatever_its_company():
+    """Held-out codes of one class alone are named as they are among the others."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 450)
+    codes = 2.5 * np.eye(3)[labels] + rng.standard_normal((450, 3))
+    train, test = slice(0, 300), slice(300, 450)
+    whole = probe(codes[train], labels[train], codes[test], labels[test])
+    each = [
+        probe(codes[train], labels[train], codes[test][labels[test] == k], np.full((labels[test] == k).sum(), k))
+        for k in range(3)
+    ]
+    counts = np.bincount(labels[test])
+    assert np.average(each, axis=0, weights=counts) == pytest.approx(list(whole))
+
+
 def test_the_principal_plane_holds_the_most_variance():
     rng = np.random.default_rng(0)
     codes = rng.standard_normal((300, 5)) * [1, 7, 0.1, 3, 0.5]

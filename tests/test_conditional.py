@@ -1,12 +1,16 @@
 """A conditional model from training to samples: the label says which digit is drawn, and what is missing is named."""
 
+import shutil
+
 import pytest
 import torch
 
 from vaekit import load, train
 from vaekit.errors import ConfigError
+from vaekit.evaluation.ais import Annealing
 from vaekit.evaluation.likelihood import bounds
 from vaekit.trained.run import open_run
+from vaekit.verbs import ais as ais_verb
 from vaekit.verbs.evaluate import evaluate
 from vaekit.verbs.interpolate import interpolate
 from vaekit.verbs.sample import sample
@@ -38,6 +42,18 @@ def test_the_right_labels_explain_the_images_better(run):
     nll = [bounds(trained.model, data, trained.pixels, 5, 0).nll_nats for data in (test, wrong)]
     assert nll[0] < nll[1] - 2
     assert evaluate(run, samples=5)["nll_nats"] == pytest.approx(nll[0], rel=1e-6)
+
+
+def test_the_models_own_images_of_annealing_are_of_every_class(run, monkeypatch, tmp_path):
+    """The labels of images that are looked at in the order of a sorted folder, not of its first classes alone."""
+    opened, heard = open_run(shutil.copytree(run, tmp_path / "run")), []
+    test = opened.dataset("test")
+    ordered = test.subset(test.labels.argsort(stable=True))
+    monkeypatch.setattr(type(opened), "dataset", lambda self, split: ordered)
+    monkeypatch.setattr(ais_verb, "open_run", lambda *_, **__: opened)
+    monkeypatch.setattr(ais_verb, "gap", lambda *_, context, **__: heard.append(context) or {})
+    ais_verb.ais("run", Annealing(1, 1, 1), images=40, own_images=20)
+    assert set(heard[0].tolist()) == set(range(10))
 
 
 def test_loose_images_need_a_class_and_take_the_one_that_is_given(run):

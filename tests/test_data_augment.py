@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from laws import assert_nothing_goes_together
 from torch import Tensor
 
 from vaekit.data.augment import augment, binarize, dequantize, fixed_noise, to_float
 from vaekit.data.counter import Stream, counter_hash, counter_uniform
+from vaekit.data.pixels import Pixels
 
 IMAGES = torch.randint(1, 256, (64, 3, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 INDICES = torch.arange(100, 164)
@@ -97,6 +99,18 @@ def test_half_of_the_images_are_flipped() -> None:
     assert abs(flipped.mean() - 0.5) < 4 * 0.5 / 100
 
 
+def test_flips_and_shifts_along_each_axis_are_drawn_apart() -> None:
+    """A bright pixel off the middle says what happened to its image: all 2 × 3 × 3 ways are equally likely."""
+    count = 9000
+    images = torch.zeros(count, 1, 5, 8, dtype=torch.uint8)
+    images[:, :, 2, 2] = 1
+    places = augment(images, torch.arange(count), 0, 0, flip=True, shift=1).flatten(1).argmax(1)
+    seen = places.bincount(minlength=40).view(5, 8)[1:4, 1:7]  # columns 1 to 3, or flipped 4 to 6
+    assert int(seen.sum()) == count
+    expected = count / 18
+    assert float((seen - expected).square().sum() / expected) < 17 + 4 * (2 * 17) ** 0.5
+
+
 def test_augmentation_follows_the_image_not_the_batch() -> None:
     whole = augment(IMAGES, INDICES, 4, 9, True, 2)
     part = torch.tensor([5, 60, 2])
@@ -131,6 +145,27 @@ def test_binarised_pixels_have_the_image_as_mean(mode: str) -> None:
     bits = binarize(x.expand(draws, -1, -1, -1), mode, noise)  # type: ignore[arg-type]
     assert set(bits.flatten().tolist()) == {0.0, 1.0}
     assert ((bits.mean(0) - x[0]).abs() <= 4 * (x[0] * (1 - x[0]) / draws).sqrt()).all()
+
+
+@pytest.mark.parametrize("pixels", [Pixels(binarization="dynamic"), Pixels(dequantization=True)])
+@pytest.mark.parametrize("when", ["training", "evaluation"])
+def test_every_pixel_of_every_image_has_noise_of_its_own(pixels: Pixels, when: str) -> None:
+    """Of mid-grey images: no two channels, rows, columns or neighbouring images go together."""
+    torch.manual_seed(0)
+    count = 4000
+    grey = torch.full((count, 2, 2, 3), 128, dtype=torch.uint8)
+    if when == "training":
+        x = pixels.for_training(grey, torch.arange(count), torch.tensor(0), 0)
+    else:
+        x = pixels.for_evaluation(grey, 0, 0)
+    assert_nothing_goes_together(x)
+
+
+def test_training_images_are_augmented_by_seed_epoch_and_index() -> None:
+    pixels = Pixels(flip=True, shift=2)
+    for epoch in (3, 4):
+        x = pixels.for_training(IMAGES, INDICES, torch.tensor(epoch), 9)
+        assert x.equal(to_float(augment(IMAGES, INDICES, epoch, 9, True, 2)))
 
 
 def test_threshold_and_none() -> None:

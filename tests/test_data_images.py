@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from vaekit.data.images import Target, header, open_image, pad_to, prepare, to_channels, to_shape
+from vaekit.data.images import Fit, Target, header, open_image, pad_to, prepare, to_channels, to_shape
+from vaekit.data.pixels import content_of
 from vaekit.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -130,11 +132,40 @@ def test_shrinking_is_antialiased() -> None:
     assert abs(to_shape(stripes, 16, 16).astype(int) - 127).max() < 12
 
 
-def test_flipping_commutes_with_resizing() -> None:
-    image = RANDOM.integers(0, 256, (31, 50, 3)).astype(np.uint8)
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("shape", [(31, 50), (50, 31), (17, 24)])
+def test_rows_and_columns_are_treated_alike(fit: Fit, shape: tuple[int, int]) -> None:
+    """A mirrored image gives the mirrored result, on either axis, and a transposed one the transposed result.
+
+    Pillow rounds after the rows, before the columns; the values are of a range that no overshoot leaves.
+    """
+    image = RANDOM.integers(64, 192, (*shape, 3)).astype(np.uint8)
+    plain = to_shape(image, 20, 20, fit).astype(int)
+    for axis in (0, 1):
+        mirrored = to_shape(np.ascontiguousarray(np.flip(image, axis)), 20, 20, fit)
+        assert abs(np.flip(mirrored, axis).astype(int) - plain).max() <= 2, axis
+    turned = np.ascontiguousarray(image.transpose(1, 0, 2))
+    for height, width in ((20, 20), (21, 12)):
+        there = to_shape(turned, width, height, fit).transpose(1, 0, 2).astype(int)
+        assert abs(there - to_shape(image, height, width, fit)).max() <= 2
+
+
+def test_each_channel_is_shaped_by_itself() -> None:
+    image = RANDOM.integers(0, 256, (9, 14, 3)).astype(np.uint8)
     for fit in ("crop", "pad", "stretch"):
-        there = to_shape(np.ascontiguousarray(image[:, ::-1]), 20, 20, fit)[:, ::-1].astype(int)
-        assert abs(there - to_shape(image, 20, 20, fit)).max() <= 1, fit
+        each = [to_shape(image[..., c : c + 1], 6, 7, fit) for c in range(3)]
+        assert np.array_equal(to_shape(image, 6, 7, fit), np.concatenate(each, -1))
+    assert np.array_equal(prepare(image, Target()), image.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("down", range(4))
+@pytest.mark.parametrize("right", range(4))
+def test_what_is_padded_is_cut_out_again(down: int, right: int) -> None:
+    """The odd row goes below and the odd column right, and `content_of` knows it."""
+    image = RANDOM.integers(1, 256, (4, 6, 1)).astype(np.uint8)
+    padded = pad_to(image, 4 + down, 6 + right)
+    assert np.array_equal(np.argwhere(padded)[0], (down // 2, right // 2, 0))
+    assert np.array_equal(content_of(torch.from_numpy(padded[..., 0]), (4, 6)), image[..., 0])
 
 
 def test_padding_is_centred_and_preparing_does_all_steps() -> None:

@@ -84,6 +84,17 @@ def test_labels_and_names_stay_with_their_images() -> None:
         assert list(part.names) == [f"{n}.png" for n in numbers_of(part)]
 
 
+def test_what_a_limit_keeps_has_nothing_to_do_with_what_the_split_held_out() -> None:
+    """Both are drawn by one seed. Of 1000 images 300 are held out; of the 700 left 300 are kept."""
+    found = load_splits(DataConfig(source="made", limit=300, test=300, validation=0), sources=source(1000))
+    out, kept = set(numbers_of(found.test)), set(numbers_of(found.train))
+    left = sorted(set(range(1000)) - out)
+    places = {place for place, number in enumerate(left) if number in kept}  # among what was left
+    held = len({number for number in out if number < 700})
+    expected, variance = held * 300 / 700, held * (300 / 700) * (400 / 700) * (700 - held) / 699
+    assert abs(len(places & out) - expected) < 4 * variance**0.5
+
+
 def test_limit_thins_training_only_and_grows_by_adding() -> None:
     whole, ten, twenty = (
         load_splits(DataConfig(source="made", limit=limit), sources=source(100)) for limit in (None, 10, 20)

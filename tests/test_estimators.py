@@ -3,23 +3,27 @@
 import json
 import math
 import shutil
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from small_runs import SIZES
 
 from vaekit.config.schema import Part
-from vaekit.data.dataset import Dataset
+from vaekit.data.dataset import Dataset, spread
 from vaekit.data.pixels import Pixels
 from vaekit.densities.codes import DiagonalNormal
+from vaekit.densities.noise import BlockNoise
 from vaekit.errors import ConfigError, NumericalError
 from vaekit.evaluation import ais
 from vaekit.evaluation import information as information_module
 from vaekit.evaluation.ais import Annealed, Annealing, annealed, refuse_without_slopes, simulated
+from vaekit.evaluation.chunks import Chunks
 from vaekit.evaluation.evaluate import Evaluation, evaluate_model, headline
 from vaekit.evaluation.hmc import EXTRA_NOISE, State, transition
-from vaekit.evaluation.information import information, information_of, spread
-from vaekit.evaluation.likelihood import bounds
+from vaekit.evaluation.information import Information, information, information_of
+from vaekit.evaluation.likelihood import bounds, bounds_of_batch
 from vaekit.evaluation.report import read_metrics, write_annealing, write_reports
 from vaekit.models.build import vae
 from vaekit.models.likelihoods import set_precision
@@ -27,6 +31,7 @@ from vaekit.models.priors import Prior
 from vaekit.selftest.linear_gaussian import COLUMNS, SHAPE, SIGMA, linear_vae
 from vaekit.trained.model import load
 from vaekit.trained.run import open_run
+from vaekit.verbs.ais import _importance, _measured, _seen, gap
 from vaekit.verbs.train import train
 
 IMAGES = 32
@@ -142,6 +147,19 @@ def test_the_mean_of_weights_is_taken_before_the_logarithm():
     assert Annealed(log_weights[:1], torch.ones(2)).sampling_se_nats is None
 
 
+def test_annealings_error_bars_are_of_means_over_images():
+    """Of the gap, of the differences: an image that is hard from below is hard from above too."""
+    log_weights = torch.randn(3, 9, dtype=torch.float64)
+    found = Annealed(log_weights, torch.ones(9))
+    each = np.logaddexp.reduce(log_weights.numpy()) - math.log(3)
+    assert _measured(found, Annealing(5))["ais_se_nats"] == pytest.approx(np.std(each, ddof=1) / 3)
+    model, settings = linear_vae(spoil=0.4)[0], Annealing(2, 2, 1)
+    own = simulated(model, 8, 1)
+    below = annealed(model, own.x, settings, 1).log_mean
+    apart = -annealed(model, own.x, settings, 1, codes=own.codes).log_mean - below
+    assert gap(model, 8, settings, 1)["ais_gap_se_nats"] == pytest.approx(np.std(apart.numpy(), ddof=1) / math.sqrt(8))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["prior", "posterior"])
 def test_many_temperatures_find_the_exact_likelihood(start):
@@ -173,6 +191,23 @@ def test_batch_and_chunk_change_no_chain(backwards, monkeypatch):
         assert torch.allclose(part.log_weights, whole.log_weights, rtol=1e-6)
         assert torch.allclose(part.acceptance, whole.acceptance, rtol=1e-6)
     assert not torch.equal(annealed(model, own.x, settings, 1, codes=codes).log_weights, whole.log_weights)
+
+
+def test_the_noise_of_annealing_is_used_once_and_acceptance_is_of_the_climb(monkeypatch):
+    """Else step sizes would know the noise that they are for, and the weights would not be unbiased."""
+    model, exact = linear_vae(spoil=0.4)
+    settings, calls = Annealing(8, chains=4, leapfrogs=1), []
+
+    def listening(at, state, beta, step, noise, leapfrogs):
+        moved = transition(at, state, beta, step, noise, leapfrogs)
+        calls.append((noise[0].flatten().tolist(), moved.acceptance))
+        return moved
+
+    monkeypatch.setattr(ais, "transition", listening)
+    found = annealed(model, exact.sample((3,)).view(3, *SHAPE), settings, 0)
+    assert len({tuple(noise) for noise, _ in calls}) == len(calls)
+    climb = torch.stack([acceptance for _, acceptance in calls[-(settings.temperatures - 1) :]])
+    assert torch.allclose(found.acceptance, climb.mean((0, 1)))
 
 
 def test_memory_that_runs_out_halves_the_chunk_and_changes_no_chain(monkeypatch):
@@ -300,6 +335,21 @@ def test_order_and_duplication_change_nothing():
             assert again[f"{name}_nats"] == pytest.approx(whole[f"{name}_nats"], rel=1e-6), name
 
 
+def test_the_error_bars_of_the_parts_are_of_means_over_codes():
+    """Of the codes that were looked at, which are fewer than the images of the mixture."""
+    torch.manual_seed(0)
+    own, aggregate, prior, factors = torch.randn(4, 9, dtype=torch.float64)
+    found = Information(own, aggregate, prior, factors, images=400).metrics()
+    parts = {
+        "mutual_information": own - aggregate,
+        "aggregate_kl_mc": aggregate - prior,
+        "total_correlation": aggregate - factors,
+        "dimension_kl": factors - prior,
+    }
+    for name, values in parts.items():
+        assert found[f"{name}_se_nats"] == pytest.approx(np.std(values.numpy(), ddof=1) / 3), name
+
+
 def test_a_code_that_ignores_its_image_says_nothing():
     q = DiagonalNormal(torch.zeros(100, 3), torch.zeros(100, 3))
     found = information_of(q, q.rsample(), DiagonalNormal(torch.zeros(3), torch.zeros(3))).metrics()
@@ -330,6 +380,17 @@ def test_batch_and_block_change_no_part_of_the_rate(monkeypatch):
     capped = information(model, data, pixels, 2).metrics()
     assert (capped["information_images"], capped["information_codes"]) == (100, 10)
     assert spread(150, 100)[-1] > 140
+
+
+def test_a_mixture_of_fewer_images_is_of_images_spread_over_the_set(monkeypatch):
+    """The first hundred are one image: from them alone codes would tell nothing."""
+    model, exact = linear_vae(spoil=0.4)
+    images = (exact.sample((150,)).view(150, *SHAPE).clamp(0, 1) * 255).to(torch.uint8)
+    images[:100] = images[0]
+    monkeypatch.setattr(information_module, "MOST_IMAGES", 100)
+    found = information(model.float(), Dataset(images), Pixels(), 2).mutual_information.mean()
+    alone = information(model.float(), Dataset(images[:100]), Pixels(), 2).mutual_information.mean()
+    assert float(alone) < 1e-3 < 0.1 < float(found)
 
 
 def test_what_has_no_aggregate_normal_is_left_out():
@@ -379,6 +440,20 @@ def test_beta_is_in_no_reported_elbo(bf16_run):
         assert row["elbo"] == pytest.approx(-row["distortion"] - row["rate"], rel=1e-5)
         if row["split"] == "train":
             assert row["loss"] == pytest.approx(row["distortion"] + 4 * row["rate"], rel=1e-5)
+
+
+def test_annealing_sees_the_images_that_an_evaluation_sees(digits_run):
+    """Binarised by their place in the data set, weighed by the noise of their place among those looked at."""
+    run = open_run(digits_run)
+    data, trained = run.dataset("test"), run.trained
+    rows = spread(len(data), 70)
+    x, _ = _seen(trained, data, rows, 3)
+    assert torch.equal(x, trained.pixels.for_evaluation(data.images, 0, 3)[rows])
+    found = _importance(trained.model, x, None, 3)["ais_importance_nats"]
+    noise, chunks = partial(BlockNoise, 3, 0), Chunks(trained.model, 1000)
+    first, last = (bounds_of_batch(chunks, x[part], 500, noise)[3] for part in (slice(64), slice(70)))
+    assert found == pytest.approx(float(last.mean()), rel=1e-5)
+    assert torch.allclose(first, last[:64])
 
 
 def test_ais_writes_its_numbers_beside_the_others_and_evaluate_keeps_them(vaekit, digits_run, tmp_path):

@@ -16,7 +16,7 @@ from vaekit.evaluation.evaluate import bits_offset, evaluate_model, headline
 from vaekit.evaluation.fidelity import psnr, ssim
 from vaekit.evaluation.health import diagnose
 from vaekit.evaluation.latents import StreamedMoments, latent_use
-from vaekit.evaluation.likelihood import StreamedLogMean, bounds
+from vaekit.evaluation.likelihood import Bounds, StreamedLogMean, bounds
 from vaekit.evaluation.report import write_reports
 from vaekit.models.autoencoder import Autoencoder, Encoder
 from vaekit.models.build import vae
@@ -184,6 +184,27 @@ def test_constant_weights_have_no_sampling_error():
     assert torch.allclose(effective, torch.full((2,), 9.0, dtype=torch.float64))
 
 
+def bounds_of_weights(log_weights):
+    """The bounds of (K, N) log-weights."""
+    stream = StreamedLogMean()
+    stream.add(log_weights)
+    zeros = torch.zeros(log_weights.shape[1], dtype=torch.float64)
+    return Bounds(log_weights.double().mean(0), zeros, zeros, *stream.result(), len(log_weights))
+
+
+def test_the_error_bars_of_a_bound_are_those_of_its_weights():
+    """From images: their standard deviation (n - 1) over the root of their number. From samples, by the delta method:
+    Var(w) / (K E(w)²) of each image, which is nothing where all weights are alike."""
+    torch.manual_seed(0)
+    log_weights = torch.randn(5, 7, dtype=torch.float64) - 90
+    found, w = bounds_of_weights(log_weights), log_weights.add(90).exp()
+    each = w.var(0, correction=0) / (5 * w.mean(0).square())
+    assert found.nll_sampling_se_nats == pytest.approx(float(each.sum().sqrt()) / 7)
+    assert found.nll_se_nats == pytest.approx(float(np.std(w.mean(0).log().numpy(), ddof=1)) / math.sqrt(7))
+    alike = bounds_of_weights(torch.full((5, 7), -90.0))
+    assert alike.nll_sampling_se_nats == pytest.approx(0, abs=1e-7) and alike.nll_se_nats == pytest.approx(0, abs=1e-7)
+
+
 def test_psnr_and_ssim_agree_with_torchmetrics():
     metrics = pytest.importorskip("torchmetrics.functional.image")
     torch.manual_seed(0)
@@ -218,6 +239,18 @@ def test_active_units_are_the_dimensions_whose_means_vary_by_more_than_a_hundred
     assert use.active.tolist() == [True, True, False, False]
     means = made.encode(data.images.float() / 255)[0].double()
     assert torch.allclose(use.mean_variance, means.var(0, correction=0), rtol=1e-5)
+
+
+def test_scores_of_reconstructions_are_means_over_images_whatever_the_last_batch_holds(model):
+    """260 images are a batch of 250 and one of 10, which are black and far better, or worse, than the others."""
+    shown = images(260)
+    shown[250:] = 0
+    metrics = evaluate_model(model, Dataset(shown), Pixels(), samples=2).metrics
+    with torch.no_grad():
+        x = shown.float() / 255
+        decoded = model.decode(model.encode(x)).mean.clamp(0, 1)
+    for name, score in (("psnr_db", psnr), ("ssim", ssim)):
+        assert metrics[name] == pytest.approx(float(score(decoded, x).double().sum()) / 260, rel=1e-5), name
 
 
 def test_bits_per_dim_is_nats_over_ln2_dims_and_only_where_it_exists():

@@ -12,7 +12,7 @@ import torch
 from vaekit.data.dataset import Dataset
 from vaekit.errors import CheckpointError, ConfigError, DataError, NumericalError
 from vaekit.evaluation import features
-from vaekit.evaluation.features import Extractor, accuracy, extractor_for
+from vaekit.evaluation.features import Extractor, SmallConvolutions, accuracy, extractor_for
 from vaekit.evaluation.sets import score_sources
 from vaekit.networks.pretrained import inception
 from vaekit.networks.pretrained.inception import INCEPTION, Inception
@@ -155,6 +155,28 @@ def test_features_see_the_same_in_bytes_and_in_floats():
     data = stripes(30)
     made = extractor_for(Dataset(data.images), "d" * 64, (9, 7))
     assert torch.allclose(made.features(data.images), made.features(data.images.float() / 255), atol=1e-5)
+
+
+def test_the_accuracy_of_a_proxy_is_of_every_image():
+    """Of 600, in batches of 256: the first 200 are named rightly, and no other."""
+    torch.manual_seed(0)
+    network = SmallConvolutions((1, 9, 7), 2).eval()
+    data = stripes(600)
+    with torch.no_grad():
+        named = network.logits(data.images.float() / 255).argmax(1)
+    labels = torch.where(torch.arange(600) < 200, named, 1 - named)
+    extractor = Extractor("proxy", "", network)
+    assert accuracy(extractor, Dataset(data.images, labels, data.class_names), (9, 7)) == pytest.approx(1 / 3)
+
+
+def test_a_source_is_rounded_to_the_nearest_of_256_values():
+    """As a file of it would be: less than half a grey value, up or down, is no distance."""
+    train = stripes(100)
+    plain = extractor_for(Dataset(train.images), "a" * 64, (9, 7))
+    real = stripes(60, 1).images
+    for off in (-0.4, 0.0, 0.4):
+        (row,) = score_sources(plain, real, {"moved": lambda n, off=off: (real[:n].float() + off) / 255})
+        assert row.frechet == pytest.approx(0, abs=1e-6), off
 
 
 def test_real_is_best_noise_is_worst_and_a_lost_class_costs_recall():

@@ -8,9 +8,14 @@ import torch
 from small_runs import SIZES, state_of
 
 from vaekit.config.load import load_config
+from vaekit.config.schema import Part
+from vaekit.data.dataset import Dataset
+from vaekit.data.pixels import Pixels
+from vaekit.evaluation import health as health_module
 from vaekit.evaluation.evaluate import evaluate_model
 from vaekit.evaluation.health import Finding, Watch, diagnose
-from vaekit.evaluation.latents import LatentUse, StreamedMoments
+from vaekit.evaluation.latents import LatentUse, StreamedMoments, latent_use
+from vaekit.models.build import vae
 from vaekit.trained.model import load
 from vaekit.trained.run import open_run
 from vaekit.verbs.evaluate import health
@@ -155,6 +160,18 @@ def test_few_images_do_not_look_like_a_gap():
     assert max(gaps) < 1
 
 
+def test_what_is_taken_off_a_gap_is_what_chance_shows():
+    """Where there is no difference the moments of N images show D (D + 3) / 4N nats on average, for large N."""
+    gaps = []
+    for seed in range(300):
+        means = torch.randn(400, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        use = use_of(means, 0.0)
+        gaps.append(use.aggregate_kl_nats)
+        assert use.aggregate_gap_nats == pytest.approx(max(0.0, gaps[-1] - 4 * 7 / 1600))
+    gaps = torch.tensor(gaps)
+    assert abs(float(gaps.mean()) - 4 * 7 / 1600) < 4 * float(gaps.std()) / math.sqrt(300) + 4e-4
+
+
 def test_what_a_code_saves_is_measured(digits_run):
     trained = load(digits_run)
     data = open_run(digits_run).dataset("test")
@@ -173,6 +190,35 @@ def test_a_watch_speaks_once_when_something_changes():
     assert watch.heard([b]) == []  # the same trouble with another number
     assert watch.heard([b, other]) == ["health: gap"]
     assert watch.heard([other]) == ["health: no longer: a"]
+
+
+def test_a_watch_looks_at_images_spread_over_a_sorted_set(monkeypatch):
+    """Its share of a validation set begins with one image again and again, of which no dimension tells anything."""
+    torch.manual_seed(0)
+    model = vae((1, 4, 4), 3, Part("mlp", {"widths": (8,)})).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3)
+    images = torch.randint(0, 2, (120, 1, 4, 4), dtype=torch.uint8) * 255
+    images[:20] = images[0]
+    monkeypatch.setattr(health_module, "SEEN_IMAGES", 20)
+
+    def unused(images):
+        said = Watch().news(model, Dataset(images), Pixels(), 0, (), None)
+        return any("3 of 3 dimensions are unused" in text for text in said)
+
+    assert unused(images[:20]) and not unused(images)
+
+
+def test_a_watch_looks_at_all_of_a_thousand_images(monkeypatch):
+    """What it says of 1,000 images is what an evaluation says of them."""
+    torch.manual_seed(0)
+    model = vae((1, 4, 4), 3, Part("mlp", {"widths": (8,)})).eval()
+    data = Dataset(torch.randint(0, 256, (1000, 1, 4, 4), dtype=torch.uint8))
+    heard = []
+    monkeypatch.setattr(health_module, "diagnose", lambda metrics, *_: heard.append(metrics) or [])
+    Watch().news(model, data, Pixels(), 0, (), None)
+    assert heard[0]["rate_nats"] == pytest.approx(latent_use(model, data, Pixels(), 0).rate_nats)
 
 
 def test_a_collapse_is_told_while_training_and_in_the_evaluation(tmp_path, vaekit):

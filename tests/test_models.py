@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from laws import assert_nothing_goes_together
 
 from vaekit.config.schema import ModelConfig, Part
 from vaekit.densities.noise import BlockNoise, no_noise
 from vaekit.errors import ConfigError, DataError
-from vaekit.models.autoencoder import Autoencoder
+from vaekit.models.autoencoder import Autoencoder, corrupted
 from vaekit.models.build import build_model, vae
 from vaekit.models.likelihoods import set_precision
 from vaekit.models.trace import terms
@@ -64,6 +65,18 @@ def test_double_precision_is_not_narrowed():
 def test_corruption_is_what_its_name_says(corruption, expected):
     x = images()
     assert expected(x, autoencoder(corruption).corrupt(x))
+
+
+@pytest.mark.parametrize("corruption", ["gaussian", "mask", "salt"])
+def test_every_pixel_is_corrupted_by_itself(corruption):
+    """No two channels, rows, columns or neighbouring images go together; half of the salt and pepper is salt."""
+    torch.manual_seed(0)
+    grey = torch.full((4000, 2, 2, 3), 0.5)
+    seen = corrupted(grey, corruption, 0.4)
+    assert_nothing_goes_together(seen)
+    if corruption == "salt":
+        salt, pepper = (float((seen == value).double().mean()) for value in (1.0, 0.0))
+        assert salt == pytest.approx(0.2, abs=0.01) and pepper == pytest.approx(0.2, abs=0.01)
 
 
 def test_a_denoising_autoencoder_sees_noise_in_training_only_and_aims_at_the_clean_image():

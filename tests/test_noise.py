@@ -29,6 +29,15 @@ def test_seed_level_image_and_sample_all_matter():
     assert not torch.equal(base[:, :64], base[:, 64:])
 
 
+def test_the_noise_of_pixels_tells_nothing_of_the_noise_of_codes():
+    """Of one seed: neither of its sign nor of its size."""
+    u = BlockNoise(0).uniform(torch.Size((640, 16)), LIKE).flatten()
+    for level in (0, 1):
+        z = BlockNoise(0)(level, torch.Size((1, 640, 16)), LIKE).flatten()
+        table = torch.corrcoef(torch.stack([u, (u - 0.5).abs(), z, z.square()]))
+        assert float(table[:2, 2:].abs().max()) < 4.5 * len(u) ** -0.5
+
+
 def test_noise_is_standard_normal():
     noise = BlockNoise(7)(0, torch.Size((64, 640, 4)), LIKE).double()
     error = noise.numel() ** -0.5

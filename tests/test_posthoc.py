@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 
@@ -65,6 +66,27 @@ def test_samples_of_a_mixture_have_its_mean_and_covariance():
     assert np.allclose(drawn.mean(0), mean, atol=0.1) and np.allclose(np.cov(drawn.T), covariance, rtol=0.05, atol=0.05)
 
 
+def test_what_chose_a_mixture_is_not_lost_to_it(codes):
+    """One normal has the moments of all codes, those that were held out to choose by among them."""
+    fitted = MixtureSampler.fit(codes, components=1)
+    assert np.allclose(fitted.means[0], codes.mean(0), atol=1e-5)
+    spread = np.sqrt(np.einsum("ij,ij->i", fitted.factors[0], fitted.factors[0]))
+    assert np.allclose(spread, codes.std(0), rtol=1e-4)
+
+
+def test_the_component_of_a_draw_tells_nothing_of_its_place_inside():
+    """The first draws of many seeds: two streams that begin alike part later."""
+    places = 99.0 * np.arange(32)
+    apart = MixtureSampler(np.full(32, 1 / 32), places[:, None], np.ones((32, 1, 1)))
+    drawn = np.concatenate([apart.sample(20, seed=seed)[:, 0] for seed in range(200)]).astype(np.float64)
+    component = np.rint(drawn / 99).astype(int)
+    inside, counts = drawn - places[component], np.bincount(component, minlength=32)
+    for values in (inside, np.abs(inside)):
+        means = np.bincount(component, values, 32) / counts
+        chi_square = (counts * (means - values.mean()) ** 2).sum() / values.var()
+        assert chi_square < 31 + 4 * math.sqrt(2 * 31)
+
+
 def test_the_density_of_a_mixture_is_that_of_the_library_that_fitted_it(codes):
     fitted = MixtureSampler.fit(codes, components=3, seed=4)
     library = GaussianMixture(3)
@@ -107,11 +129,20 @@ def test_temperature_narrows_what_is_drawn(codes, kind):
 
 
 def test_a_flow_does_not_learn_its_codes_by_heart():
-    """More steps on few codes never describe those that were left out, the first tenth, worse than few steps do."""
+    """More steps on few codes never describe others of their kind worse than few steps do."""
     pytest.importorskip("zuko")
-    few = np.random.default_rng(0).standard_normal((60, 12))
-    short, long = (FlowSampler.fit(few, steps=steps).log_prob(few[:6]).mean() for steps in (5, 300))
+    few, others = np.split(np.random.default_rng(0).standard_normal((160, 12)), [60])
+    short, long = (FlowSampler.fit(few, steps=steps).log_prob(others).mean() for steps in (5, 300))
     assert long > short - 0.5
+
+
+def test_codes_that_come_class_by_class_are_all_described(kind):
+    """A folder's codes are sorted: what is held out to choose by must not be the whole of its first class."""
+    codes = 0.3 * np.random.default_rng(0).standard_normal((500, 2))
+    codes[:50] += 4
+    truth = np.log([0.1, *9 * [0.9]]) - np.log(2 * np.pi * 0.3**2) - 1  # the mean log-density of those two normals
+    each = SAMPLERS[kind].fit(codes, seed=0).log_prob(codes).reshape(10, 50).mean(1)
+    assert (each > truth - 3).all() and each[1:].mean() > truth[1] - 0.5
 
 
 def test_a_saved_sampler_gives_the_same_samples(model, run, codes, kind):

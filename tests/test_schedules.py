@@ -36,6 +36,15 @@ def test_cyclical_rises_in_its_share_of_each_cycle_then_stays():
     assert values(schedule, (0, 2, 5, 9, 10, 12, 15)) == pytest.approx([0, 0.4, 1, 1, 0, 0.4, 1])
 
 
+@pytest.mark.parametrize("kind", ["linear", "cosine", "cyclical"])
+def test_a_delay_moves_the_whole_shape(kind):
+    options = {"kind": kind, "start": 0.2, "end": 0.9, "over": 8, "unit": "step"}
+    plain, later = build_schedule(options, 10), build_schedule({**options, "delay": 5}, 10)
+    steps = torch.arange(30)
+    assert later(steps + 5).tolist() == pytest.approx(plain(steps).tolist())
+    assert later(torch.arange(5)).tolist() == pytest.approx([0.2] * 5)
+
+
 def test_pairs_hold_until_the_next():
     schedule = build_schedule([(0, 0.0), (2, 0.5), (4, 1.0)], steps_per_epoch=10)
     assert values(schedule, (0, 19, 20, 39, 40, 500)) == [0, 0, 0.5, 0.5, 1, 1]

@@ -3,6 +3,7 @@
 import pytest
 from laws import (
     assert_normalises,
+    assert_samples_are_drawn_pixel_by_pixel,
     assert_samples_follow,
     assert_trains,
     assert_unchanged_by_duplication,
@@ -33,6 +34,11 @@ def test_likelihood_normalises(kind):
 @pytest.mark.parametrize("kind", PROPER)
 def test_samples_follow_the_likelihood(kind):
     assert_samples_follow(LIKELIHOODS[kind])
+
+
+@pytest.mark.parametrize("kind", PROPER)
+def test_samples_are_drawn_pixel_by_pixel(kind):
+    assert_samples_are_drawn_pixel_by_pixel(kind)
 
 
 @pytest.mark.parametrize(("objective", "likelihood"), [pair for pair in QUICK if not is_coupled(pair[0])])

@@ -437,6 +437,26 @@ def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path):
     assert trainer.progress.best_step == 5
 
 
+def test_a_better_validation_starts_the_patience_anew(tmp_path):
+    trainer = trainer_of(tmp_path, "training.patience=2")
+    for step, (value, done) in enumerate([(5.0, False), (6.0, False), (4.0, False), (6.0, False), (4.5, True)]):
+        trainer._judge(step, value)
+        assert trainer.progress.finished is done, step
+
+
+def test_unused_codes_start_from_other_images_each_time(tmp_path, monkeypatch):
+    trainer, drawn = trainer_of(tmp_path), []
+    monkeypatch.setattr(trainer.model, "restart", lambda draw: drawn.append(draw(8)) or {})
+    for step in (10, 10, 20):
+        trainer._restart(step)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.01, 1), (0.19, 2), (1, 10), (1.44, 14)])
+def test_a_share_of_an_epoch_is_the_nearest_number_of_steps(tmp_path, epochs, steps):
+    assert trainer_of(tmp_path, f"training.epochs={epochs}").total_steps == steps
+
+
 def test_history_has_a_row_for_each_log_point_and_validation(tmp_path):
     run = train(
         "digits", *SIZES, "training.epochs=2", "training.log_every=6", "training.validate_every=7", out=tmp_path / "run"
@@ -485,6 +505,11 @@ def test_selection_ignores_the_warm_up(tmp_path):
     assert 0 < float(first["beta"]) < 1
     assert float(first["selection"]) == pytest.approx(-float(first["elbo"]), rel=1e-5)
     assert float(first["loss"]) < float(first["selection"])
+    best = min(float(row["selection"]) for row in rows_of(run, "validation"))
+    assert state_of(run, "best")["progress"]["best_value"] == best
+    for row in rows_of(run, "validation"):  # the loss of a row is weighed by the β of that row
+        weighed = float(row["distortion"]) + float(row["beta"]) * float(row["rate"])
+        assert float(row["loss"]) == pytest.approx(weighed, rel=1e-6)
 
 
 def test_means_of_the_log_are_over_all_steps_since_the_last_one(tmp_path):
@@ -669,3 +694,52 @@ def test_validation_is_the_mean_over_images_whatever_the_batch(monkeypatch):
     direct = terms(model(x, 1, BlockNoise(4)))
     assert found[37]["elbo"] == pytest.approx(float(direct["elbo"].detach()), rel=1e-5)
     assert found[37]["loss"] == pytest.approx(float((direct["distortion"] + 3 * direct["rate"]).detach()), rel=1e-5)
+
+
+def test_the_optimal_scale_of_a_run_is_of_its_training_images(tmp_path):
+    """And of the averaged weights, which are those that are saved."""
+    trainer = trainer_of(tmp_path, "model.likelihood={kind: gaussian, scale: optimal}", "data.binarize=none")
+    with torch.no_grad():
+        for weight in trainer.model.parameters():  # the averages stay where they were
+            weight.add_(0.1)
+    trainer._calibrate()
+    found = trainer.ema.model.likelihood.log_scale.clone()
+    for data, same in ((trainer.splits.train, True), (trainer.splits.validation, False)):
+        validation.calibrate(trainer.ema.model, data, trainer.pixels, trainer.config.training.seed)
+        assert torch.allclose(trainer.ema.model.likelihood.log_scale, found, rtol=1e-6) is same
+
+
+def test_what_an_objective_draws_is_alike_for_loss_and_selection_and_of_its_own_for_each_batch(monkeypatch):
+    drawn = []
+
+    def objective(trace, step):
+        drawn.append(float(torch.rand(())))
+        return trace.x.new_tensor(drawn[-1])
+
+    monkeypatch.setattr(validation, "VALIDATION_BATCH", 16)
+    data, end = Dataset(torch.zeros(40, *SHAPE, dtype=torch.uint8)), torch.tensor(9)
+    found = validation.validate(
+        model_of(), objective, data, Pixels(), torch.device("cpu"), torch.tensor(0), end, seed=4
+    )
+    losses, selections = drawn[::2], drawn[1::2]
+    assert losses == selections and len(set(losses)) == 3
+    assert found["loss"] == found["selection"] == pytest.approx((16 * losses[0] + 16 * losses[1] + 8 * losses[2]) / 40)
+
+
+def test_the_optimal_scale_is_of_all_training_images_or_of_many_spread_over_them(monkeypatch):
+    """Of a set as large as is looked at, the error of every image; of a larger one that is sorted, no other."""
+    torch.manual_seed(0)
+    model = vae((1, 2, 2), 2, Part("mlp", {"widths": (4,)}), Part("gaussian", {"scale": "optimal"})).eval()
+    images = torch.randint(0, 256, (4096, 1, 2, 2), dtype=torch.uint8)
+    images[1000:] //= 4
+    x = images / 255
+
+    def found():
+        validation.calibrate(model, Dataset(images), Pixels(), seed=0)
+        return float(model.likelihood.log_scale.exp())
+
+    with torch.no_grad():
+        error = float((x - model.decode(model.encode(x)).mean).square().mean().sqrt())
+    assert found() == pytest.approx(error, rel=1e-4)
+    monkeypatch.setattr(validation, "CALIBRATION_IMAGES", 1000)
+    assert found() == pytest.approx(error, rel=0.03)

@@ -90,6 +90,17 @@ class Dataset:
         return Dataset(_rows(self.images, indices), labels, self.class_names, names, factors)
 
 
+def spread(count: int, most: int) -> Tensor:
+    """At most so many of the indices 0 … count - 1, evenly spread: the first ones of a sorted set are of few classes.
+
+    Example:
+        >>> spread(10, 4).tolist(), spread(3, 4).tolist()
+        ([0, 2, 5, 7], [0, 1, 2])
+    """
+    chosen = min(count, most)
+    return torch.arange(chosen) * count // chosen
+
+
 def _rows(images: Tensor, indices: Tensor) -> Tensor:
     if len(indices) == 0:
         return images[:0]

@@ -9,9 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
-
-from vaekit.data.dataset import Dataset
+from vaekit.data.dataset import Dataset, spread
 from vaekit.data.pixels import Pixels
 from vaekit.evaluation.code_use import code_use
 from vaekit.evaluation.evaluate import Metrics
@@ -29,7 +27,7 @@ OVERFIT_NATS = 1.0  # an image; and
 OVERFIT_SHARE, WORSENED_SHARE = 0.1, 0.03  # of what the training ELBO has gained since its first row
 FEW_EFFECTIVE = 2.0  # samples, where K is at least
 MANY_SAMPLES = 10
-SEEN_IMAGES = 1000  # of the validation set, during training: enough for moments
+SEEN_IMAGES = 1000  # of the validation set, evenly spread, during training: enough for moments
 
 Row = Mapping[str, Any]  # of a run's history
 
@@ -219,7 +217,7 @@ class Watch:
         """Sentences for a log after a validation. Costs a pass or two of the encoder over at most 1,000 images."""
         metrics: Metrics = {}
         if model.has_posterior:
-            seen = dataset.subset(torch.arange(min(len(dataset), SEEN_IMAGES)))
+            seen = dataset.subset(spread(len(dataset), SEEN_IMAGES))
             use = latent_use(model, seen, pixels, seed)
             metrics = {
                 "rate_nats": use.rate_nats,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data import passes
-from vaekit.data.dataset import Dataset
+from vaekit.data.dataset import Dataset, spread
 from vaekit.data.pixels import Pixels
 from vaekit.densities.codes import LOG_2PI, DiagonalNormal, LatentDistribution
 from vaekit.densities.noise import BlockNoise
@@ -122,17 +122,6 @@ def information(
 def takes_too_long(width: int, images: int) -> bool:
     """Whether codes of so many numbers leave time for fewer codes than a mean with an error bar needs."""
     return MOST_TERMS // (min(images, MOST_IMAGES) * (width + 4)) < min(FEWEST_CODES, images)
-
-
-def spread(count: int, most: int) -> Tensor:
-    """At most so many of the indices 0 … count - 1, evenly spread.
-
-    Example:
-        >>> spread(10, 4).tolist(), spread(3, 4).tolist()
-        ([0, 2, 5, 7], [0, 1, 2])
-    """
-    chosen = min(count, most)
-    return torch.arange(chosen) * count // chosen
 
 
 @torch.no_grad()

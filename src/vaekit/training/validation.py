@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vaekit.data import passes
-from vaekit.data.dataset import Dataset
+from vaekit.data.dataset import Dataset, spread
 from vaekit.data.pixels import Pixels
 from vaekit.densities.noise import BlockNoise, derived_seed, no_noise
 from vaekit.errors import DataError
@@ -54,9 +54,13 @@ def validate(
 
 @torch.no_grad()
 def calibrate(model: Model, train: Dataset, pixels: Pixels, seed: int) -> None:
-    """Let the likelihood fix what it estimates from the training set (the optimal scale)."""
-    some = train.subset(torch.arange(min(len(train), CALIBRATION_IMAGES)))
-    model.calibrate((x, context) for _, _, x, context in passes.over(model, some, pixels, seed))
+    """Let the likelihood fix what it estimates from the training set (the optimal scale).
+
+    Of a large set, from 4,096 images evenly spread: the first ones of a folder are of its first classes.
+    """
+    parts = spread(len(train), CALIBRATION_IMAGES).split(passes.BATCH)  # a batch in memory at once: images may be large
+    each = (passes.over(model, train.subset(rows), pixels, derived_seed(seed, n)) for n, rows in enumerate(parts))
+    model.calibrate((x, context) for seen in each for _, _, x, context in seen)
 
 
 def adopt(model: Model, train: Dataset, pixels: Pixels, seed: int) -> None:

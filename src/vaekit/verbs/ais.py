@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaekit.data.dataset import Dataset
+from vaekit.data.dataset import Dataset, spread
 from vaekit.densities.noise import BlockNoise
 from vaekit.errors import ConfigError, DataError
 from vaekit.evaluation.ais import Annealed, Annealing, annealed, refuse_without_slopes, simulated
 from vaekit.evaluation.chunks import Chunks, rows_at_once
-from vaekit.evaluation.information import spread
 from vaekit.evaluation.likelihood import bounds_of_batch
 from vaekit.evaluation.report import write_annealing
 from vaekit.models.model import Model
@@ -76,7 +75,7 @@ def ais(
     found = annealed(model, x, settings, seed, context=context, tick=tick)
     metrics = _measured(found, settings) | _importance(model, x, context, seed)
     if own_images:
-        labels = None if context is None else context[:own_images]
+        labels = None if context is None else context[spread(len(context), own_images)]
         metrics |= gap(model, own_images, settings, seed, context=labels, tick=tick)
     metrics |= {"ais_split": split, "ais_seed": seed}
     metrics |= {f"ais_{name}": value for name, value in opened.identity.items()}

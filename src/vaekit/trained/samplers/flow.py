@@ -48,6 +48,7 @@ class FlowSampler:
             torch.manual_seed(derived_seed(seed, "flow weights"))
             flow = _flow(shape)
         optimizer = Adam([(list(flow.parameters()), 0.0)], (0.9, 0.999), 1e-8)
+        data = data[torch.randperm(len(data), generator=generator)]  # those of a sorted folder come class by class
         held, data = data[: max(1, len(data) // 10)], data[len(data) // 10 :]
         best, kept = math.inf, _copy(flow)
         for step in range(steps):
