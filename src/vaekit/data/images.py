@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ def _pair(size: Size | None, name: str) -> tuple[int, int] | None:
     return height, width
 
 
-def open_image(source: str | Path | npt.NDArray[Any] | Image, channels: int | None = None) -> Uint8Array:
+def open_image(
+    source: str | Path | bytes | bytearray | io.IOBase | npt.NDArray[Any] | Image, channels: int | None = None
+) -> Uint8Array:
     """Upright 8-bit pixels, (H, W, C). EXIF rotation is applied, 16 bits are scaled, transparency is white.
 
     `channels=None` keeps grey images grey. A file that cannot be read whole is a DataError that names it.
@@ -82,8 +85,10 @@ def open_image(source: str | Path | npt.NDArray[Any] | Image, channels: int | No
         raise DataError(f"images cannot have {channels} channels; choose 1 (grey) or 3 (colour)")
     name = f"'{source}'" if isinstance(source, str | Path) else "this image"
     try:
-        if isinstance(source, str | Path):
-            with pillow.open(source) as image:
+        if isinstance(source, bytes | bytearray):
+            source = io.BytesIO(source)
+        if isinstance(source, str | Path | io.IOBase):
+            with pillow.open(source) as image:  # type: ignore[arg-type]  # any stream of bytes
                 return _pixels(image, channels)
         return _pixels(pillow.fromarray(_typed(source)) if isinstance(source, np.ndarray) else source, channels)
     except (*BROKEN, pillow.DecompressionBombError) as error:
