@@ -307,3 +307,14 @@ def test_another_recipe_keeps_its_own_settings(tmp_path, images):
     run = fit(images, None, *SMALL, "model.latent_dim=3", "data.limit=20", recipe="digits", out=tmp_path / "run")
     config = load(run).config
     assert (config.data.source, config.data.binarize, config.model.latent_dim) == ("arrays", "dynamic", 3)
+
+
+def test_settings_may_be_keywords_or_a_mapping(tmp_path, images):
+    run = fit(images, None, *SMALL, {"model.latent_dim": 3}, epochs=1, out=tmp_path / "run")
+    config = load(run).config
+    assert (config.training.epochs, config.model.latent_dim) == (1, 3)
+    with pytest.raises(ConfigError, match=r"unknown option 'epoch'; did you mean 'training\.epochs'"):
+        train("digits", epoch=3, out=tmp_path / "none")
+    with pytest.raises(ConfigError, match="an override is a Tensor"):
+        fit(images, None, images, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()

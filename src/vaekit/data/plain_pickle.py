@@ -38,7 +38,7 @@ class _Type:
             raise _Refused(f"values of type {self.type}")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
+        order: Any = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
         self.type = self.type.newbyteorder(order)
 
 
