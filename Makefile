@@ -35,6 +35,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) --editable .
 	@touch $@
 
+$(VENV)/.installed-with-%: $(VENV)/.installed
+	@echo "installing $* (once) …"
+	@$(PIP) --editable '.[$*]'
+	@touch $@
+
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need (once) …"
 	@$(PIP) --editable '.[dev]'
@@ -45,7 +50,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	@$(PIP) --editable '.[bench]'
 	@touch $@
 
-install: $(VENV)/.installed ## vaekit in .venv
+install: $(VENV)/.installed $(EXTRAS:%=$(VENV)/.installed-with-%) ## vaekit in .venv; EXTRAS=tensorboard brings that too
 install-dev: $(VENV)/.installed-dev ## and what the tests need
 
 demo: install ## train on handwritten digits, evaluate, make pictures: two minutes

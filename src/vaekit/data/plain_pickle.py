@@ -79,7 +79,15 @@ STAND_INS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """Python's own in Python: the one in C sets memory aside for as many values as a damaged byte says."""
+
+    dispatch = {  # noqa: RUF012, its own name; an array of bytes sets memory aside in the same way
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code != pickle.BYTEARRAY8[0]  # type: ignore[attr-defined]
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in STAND_INS:
             raise _Refused(f"the name {module}.{name}")
