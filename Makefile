@@ -14,7 +14,8 @@ WHERE := $(if $(DATA),--data-dir "$(DATA)")
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo train-mnist train-fashion train-cifar10 train-afhq run eval sample viz-recon \
-  viz-traverse viz-scatter interpolate compare-dae selftest test test-slow lint format bench clean clean-all
+  viz-traverse viz-scatter interpolate compare-dae selftest test test-slow test-plain lint \
+  format bench clean clean-all
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
@@ -106,6 +107,10 @@ test: install-dev ## the quick suite: under three minutes
 test-slow: install-dev ## what takes longer: many kills, the compiler, every combination
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
+test-plain: ## every command in an environment with no extra; it makes its own, .venv-plain
+	@$(MAKE) --no-print-directory VENV=.venv-plain install
+	@OMP_NUM_THREADS=1 .venv-plain/bin/python scripts/every_verb.py
+
 lint: install-dev ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -123,4 +128,4 @@ clean: ## remove caches
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-all: clean ## and the environment; runs/ and data/ stay
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-plain
