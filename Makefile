@@ -14,7 +14,8 @@ WHERE := $(if $(DATA),--data-dir "$(DATA)")
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo train-mnist train-fashion train-cifar10 train-afhq run eval sample viz-recon \
-  viz-traverse viz-scatter interpolate compare-dae selftest test test-slow lint format bench gpu-check clean clean-all
+  viz-traverse viz-scatter interpolate compare-dae selftest test test-slow test-plain lint \
+  format bench gpu-check clean clean-all
 
 help: ## what can be made
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 16
@@ -35,6 +36,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) --editable .
 	@touch $@
 
+$(VENV)/.installed-with-%: $(VENV)/.installed
+	@echo "installing $* (once) …"
+	@$(PIP) --editable '.[$*]'
+	@touch $@
+
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "installing what the tests need (once) …"
 	@$(PIP) --editable '.[dev]'
@@ -45,7 +51,7 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	@$(PIP) --editable '.[bench]'
 	@touch $@
 
-install: $(VENV)/.installed ## vaekit in .venv
+install: $(VENV)/.installed $(EXTRAS:%=$(VENV)/.installed-with-%) ## vaekit in .venv; EXTRAS=tensorboard brings that too
 install-dev: $(VENV)/.installed-dev ## and what the tests need
 
 demo: install ## train on handwritten digits, evaluate, make pictures: two minutes
@@ -101,6 +107,10 @@ test: install-dev ## the quick suite: under three minutes
 test-slow: install-dev ## what takes longer: many kills, the compiler, every combination
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
+test-plain: ## every command in an environment with no extra; it makes its own, .venv-plain
+	@$(MAKE) --no-print-directory VENV=.venv-plain install
+	@OMP_NUM_THREADS=1 .venv-plain/bin/python scripts/every_verb.py
+
 lint: install-dev ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -121,4 +131,4 @@ clean: ## remove caches
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 clean-all: clean ## and the environment; runs/ and data/ stay
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-plain

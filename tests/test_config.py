@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from vaekit.config.load import (
     Problem,
     from_dict,
     load_config,
+    named_options,
     option_problems,
     recipe_names,
     recipe_path,
@@ -409,3 +411,40 @@ def test_what_may_be_below_zero_may(words):
 def test_every_weight_of_every_objective_has_its_range(kind, name):
     with pytest.raises(ConfigError, match="a weight is 0 or more"):
         read_config("digits", [f"objective={kind}", f"objective.{name}=-0.5"])
+
+
+def test_overrides_are_text_or_mappings():
+    expected = load_config("digits", ["training.epochs=3", "objective.beta=4", "model.prior=vamp", "data.shift=1"])
+    for wishes in (
+        [{"training.epochs": 3, "objective.beta": 4, "model.prior": "vamp", "data.shift": 1}],
+        [{"training": {"epochs": 3}, "objective": {"beta": 4}, "model": {"prior": "vamp"}}, "data.shift=1"],
+        [{"epochs": 3, "shift": np.int64(1), "prior": "vamp"}, "objective.beta=4"],
+        [named_options({"epochs": 3.0, "shift": 1}), {"objective.beta": 4, "model.prior.kind": "vamp"}],
+    ):
+        assert load_config("digits", wishes) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"training.epoch": 3}, "did you mean 'epochs'"),
+        ({"epoch": 3}, "did you mean 'training.epochs'"),
+        ({"kind": "vae"}, None),
+        ({"training.epochs": "many"}, "training.epochs"),
+        ({"training.epochs": object()}, "holds text, numbers"),
+        (3, "an override is a int; give text such as 'training.epochs=10', or a mapping"),
+        (np.zeros(3), "an override is a ndarray"),
+    ],
+)
+def test_a_mapping_is_refused_as_text_is(given, words):
+    if words is None:
+        assert load_config("digits", [given]).model.kind == "vae"
+        return
+    with pytest.raises(ConfigError) as refused:
+        load_config("digits", [given])
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_name_that_two_keys_have_is_given_in_a_mapping():
+    with pytest.raises(ConfigError, match=r"'seed'; write one of data\.seed, training\.seed in a mapping"):
+        named_options({"seed": 3})

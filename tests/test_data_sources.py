@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
+import pickle
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,9 @@ import numpy as np
 import pytest
 
 from vaekit.config.schema import DataConfig
+from vaekit.data import cifar
 from vaekit.data.download import RemoteFile, data_root, fetch, locate
+from vaekit.data.plain_pickle import read_plain_pickle
 from vaekit.data.sources import SOURCES, Source, read_idx
 from vaekit.data.splits import load_splits
 from vaekit.errors import DataError, StorageError
@@ -323,3 +327,94 @@ def test_a_cifar_archive_without_a_member_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(packed)
     with pytest.raises(DataError, match=r"data_batch_3\.bin .* has 0 bytes"):
         load_splits(DataConfig(source="cifar10", root=str(tmp_path)), sources=cifar_source(packed))
+
+
+def for_python(members: dict[str, bytes], dump: Callable[[dict[Any, Any]], bytes]) -> dict[str, bytes]:
+    """The same records as torchvision keeps them: a dict in a pickle for each file."""
+    batches = {}
+    for name, data in list(members.items())[1:]:
+        records = np.frombuffer(data, np.uint8).reshape(-1, 3073)
+        held = {b"batch_label": b"a", b"labels": records[:, 0].tolist(), b"data": records[:, 1:].copy()}
+        batches[name.removesuffix(".bin")] = dump({**held, b"filenames": [b"x.png"] * len(records)})
+    return batches
+
+
+def as_python_2(held: dict[Any, Any]) -> bytes:
+    """As Python 2 wrote the published files: protocol 2, text of one byte a letter, NumPy's old module name."""
+    return pickle.dumps(held, 2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+@pytest.mark.parametrize("dump", [as_python_2, lambda held: pickle.dumps(held, 4)])
+def test_cifar_is_read_as_torchvision_keeps_it(tmp_path: Path, monkeypatch, dump) -> None:
+    members, images = make_cifar()
+    batches = for_python(members, dump)
+    monkeypatch.setattr("vaekit.data.cifar.PYTHON_SUMS", {name: md5(data) for name, data in batches.items()})
+    monkeypatch.setattr(cifar.read_cifar10, "__defaults__", (cifar.PYTHON_SUMS,))
+    packed = archive(batches)
+    monkeypatch.setattr(cifar, "PYTHON", cifar.PYTHON._replace(md5_compressed=md5(packed)))
+    unpacked = tmp_path / "cifar-10-batches-py"
+    unpacked.mkdir()
+    for name, data in batches.items():
+        (unpacked / name).write_bytes(data)
+    splits = load_splits(DataConfig(source="cifar10", root=str(tmp_path)), sources=cifar_source(b""))
+    assert np.array_equal(splits.train.images.numpy(), images[:25])
+    assert np.array_equal(splits.test.images.numpy(), images[25:])
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "cifar-10-python.tar.gz").write_bytes(packed)
+    again = load_splits(DataConfig(source="cifar10", root=str(tmp_path / "packed")), sources=cifar_source(b""))
+    assert again.facts["fingerprint"] == splits.facts["fingerprint"]
+    damaged = bytearray(batches["test_batch"])
+    damaged[-40] ^= 1
+    (unpacked / "test_batch").write_bytes(damaged)
+    with pytest.raises(DataError, match="test_batch is missing, damaged or another file"):
+        load_splits(DataConfig(source="cifar10", root=str(tmp_path)), sources=cifar_source(b""))
+
+
+class Call:
+    """Pickled as a call of a function."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        lambda mark: Call(os.system, f"touch {mark}"),
+        lambda mark: Call(eval, f"open({str(mark)!r}, 'w')"),
+        lambda mark: Call(open, str(mark), "w"),
+        lambda mark: Call(getattr, "", "join"),
+        lambda mark: [{"deep": (1, [Call(Path.touch, mark)])}],
+        lambda mark: np.array([Call(os.system, f"touch {mark}")], dtype=object),
+        lambda mark: {1, 2},
+        lambda mark: Path(mark),
+        lambda mark: complex(1, 2),
+    ],
+    ids=["system", "eval", "open", "getattr", "deep", "object array", "set", "path", "complex"],
+)
+def test_a_pickle_that_asks_for_anything_else_is_refused_and_starts_nothing(tmp_path, hostile, protocol) -> None:
+    mark = tmp_path / "started"
+    data = pickle.dumps(hostile(mark), protocol)
+    with pytest.raises(DataError) as refused:
+        read_plain_pickle(data, "data_batch_1")
+    assert "data_batch_1" in str(refused.value) and "\n" not in str(refused.value)
+    assert not mark.exists()
+
+
+def test_damaged_pickles_end_in_one_line_or_in_plain_values() -> None:
+    whole = pickle.dumps({"data": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": [1, 2, 3], "name": "a"}, 2)
+    assert np.array_equal(read_plain_pickle(whole, "it")["data"], np.arange(12).reshape(3, 4))
+    for position in range(len(whole)):
+        for bit in (1, 32):
+            flipped = bytearray(whole)
+            flipped[position] ^= bit
+            try:
+                read_plain_pickle(bytes(flipped), "it")
+            except DataError as refused:
+                assert "\n" not in str(refused)
+        with pytest.raises(DataError):
+            read_plain_pickle(whole[:position], "it")

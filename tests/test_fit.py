@@ -8,7 +8,7 @@ from small_runs import SIZES, state_of, what_is_left
 from torch.utils.data import DataLoader, TensorDataset
 
 from vaekit import evaluate, fit, load, train
-from vaekit.data.arrays import gather
+from vaekit.data.arrays import columns_of, gather
 from vaekit.data.splits import load_splits
 from vaekit.errors import BusyError, CheckpointError, ConfigError, DataError
 from vaekit.training.combinations import read_config
@@ -120,6 +120,70 @@ def test_what_cannot_be_images_is_refused_in_one_line(given, words):
     assert "\n" not in str(refused.value)
     for word in words:
         assert word in str(refused.value)
+
+
+class Pictures(torch.utils.data.Dataset):
+    """Pillow images with labels, as torchvision's data sets give them without a transform."""
+
+    def __init__(self, images, labels):
+        self.pairs = list(zip(images.numpy(), labels.tolist(), strict=True))
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, position):
+        image, label = self.pairs[position]
+        return Image.fromarray(image[0]), label
+
+
+def test_images_one_by_one_are_the_same_as_in_batches(images, labels):
+    expected = gather([(images, labels)])
+    one_by_one = [(image, int(label)) for image, label in zip(images, labels, strict=True)]
+    given = (Pictures(images, labels), one_by_one, (images, labels), [images.numpy(), labels.numpy()], iter(one_by_one))
+    for value in given:
+        assert same(gather(value), expected)
+    assert same(gather([Image.fromarray(image[0]) for image in images.numpy()]), gather(images))
+
+
+def test_colour_one_by_one_has_its_channels_first_or_last():
+    colour = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 6, 8), np.uint8))
+    expected = gather([(colour, torch.arange(5))])
+    assert same(gather([(image, n) for n, image in enumerate(colour)]), expected)
+    assert same(gather([(image.movedim(0, 2).numpy(), n) for n, image in enumerate(colour)]), expected)
+
+
+def test_labels_may_be_names(tmp_path, images, labels):
+    names = np.array(["sandal", "boot", "coat"])[labels]
+    columns = columns_of({"train": gather([(images, names)]), "test": gather([(images[:6], list(names[:6]))])})
+    assert columns["classes"].tolist() == ["boot", "coat", "sandal"]
+    for part in ("train", "test"):
+        seen = columns["classes"][columns[f"{part}_labels"]]
+        kept = {image.numpy().tobytes(): name for image, name in zip(images, names, strict=True)}
+        assert [kept[image.tobytes()] for image in columns[part]] == seen.tolist()
+    with pytest.raises(DataError, match="'boot' is none of the class names"):
+        columns_of({"train": gather([(images, names)])}, ("coat", "sandal"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([np.zeros((3, 8, 8))] * 4, "3 grey images of 8×8 or as one image of 8×8 with 3 channels first"),
+        ([np.zeros((8, 8, 3))] * 4, "8 grey images of 8×3 or as one image of 8×8 with 3 channels last"),
+        ([np.zeros((5, 3, 8, 3))], "with 3 channels first or as 5 images of 3×8 with 3 channels last"),
+        ([(torch.zeros(4, 1, 8, 8), torch.arange(4), torch.arange(4))], "3 things (Tensor, Tensor, Tensor)"),
+        (torch.arange(4), "fit((images, labels))"),
+        ("photos", "train('folder'"),
+        ({"images": 1}, "a dict gives no batches"),
+    ],
+)
+def test_what_reads_two_ways_or_none_is_refused_with_the_right_call(given, words):
+    with pytest.raises(DataError) as refused:
+        gather(given)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_last_batch_of_three_grey_images_is_no_image_of_colour():
+    assert gather([np.zeros((5, 8, 8)), np.zeros((3, 8, 8))]).images.shape == (8, 1, 8, 8)
 
 
 # The file
@@ -241,3 +305,14 @@ def test_another_recipe_keeps_its_own_settings(tmp_path, images):
     run = fit(images, None, *SMALL, "model.latent_dim=3", "data.limit=20", recipe="digits", out=tmp_path / "run")
     config = load(run).config
     assert (config.data.source, config.data.binarize, config.model.latent_dim) == ("arrays", "dynamic", 3)
+
+
+def test_settings_may_be_keywords_or_a_mapping(tmp_path, images):
+    run = fit(images, None, *SMALL, {"model.latent_dim": 3}, epochs=1, out=tmp_path / "run")
+    config = load(run).config
+    assert (config.training.epochs, config.model.latent_dim) == (1, 3)
+    with pytest.raises(ConfigError, match=r"unknown option 'epoch'; did you mean 'training\.epochs'"):
+        train("digits", epoch=3, out=tmp_path / "none")
+    with pytest.raises(ConfigError, match="an override is a Tensor"):
+        fit(images, None, images, out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 TARGETS = [
     "help", "install", "install-dev", "demo", "train-mnist", "train-fashion", "train-cifar10", "train-afhq", "eval",
     "sample", "viz-recon", "viz-traverse", "viz-scatter", "interpolate", "compare-dae", "selftest", "test", "test-slow",
-    "lint", "format", "bench", "gpu-check", "clean", "clean-all",
+    "test-plain", "lint", "format", "bench", "gpu-check", "clean", "clean-all",
 ]  # fmt: skip
 PROGRAM = f"""#!{sys.executable}
 import sys

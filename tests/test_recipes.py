@@ -116,3 +116,11 @@ def test_beta_is_the_only_difference_between_mnist_mlp_and_mnist_beta():
     assert beta.objective.options == {"beta": 4}
     alike = replace(beta, name=plain.name, recipe=plain.recipe, objective=plain.objective)
     assert alike == plain
+
+
+@pytest.mark.parametrize("name", ["afhq", "digits", "fashion-mnist", "folder-logistics"])
+def test_the_page_of_a_recipe_names_its_likelihood_and_the_option_for_another(vaekit, name):
+    words = " ".join(vaekit("recipes", name).out.split())
+    assert f"likelihood {load_config(name).model.likelihood.kind}" in words
+    other = "bce" if load_config(name).model.likelihood.kind != "bce" else "gaussian"
+    assert f"model.likelihood={other}" in words

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from small_runs import SIZES, state_of
+from torch.utils.data import DataLoader, TensorDataset
 
 from vaekit import load, plots
 from vaekit.data.dataset import Dataset
@@ -235,3 +238,76 @@ def test_curves_show_the_whole_training_not_only_up_to_the_best(tmp_path, monkey
     monkeypatch.setattr(plots, "loss_curves", lambda history: drawn.append(history) or loss_curves(history))
     pictures(run, count=2)
     assert drawn[0][-1]["step"] == state_of(run, "latest")["step"]
+
+
+# Which axis means what
+
+
+def test_a_tensor_with_channels_first_is_the_image_that_it_is_with_channels_last(grey, colour, digits):
+    photo = np.random.default_rng(6).integers(0, 256, (6, 10, 3), np.uint8)
+    other = np.random.default_rng(7).integers(0, 256, (50, 41, 3), np.uint8)
+    for model, image in ((colour, photo), (colour, other), (grey, digits[0][..., None])):
+        expected, first = model.encode(image), torch.from_numpy(image).permute(2, 0, 1)
+        for given in (first, first[None], first.numpy(), first / 255, (first / 255).half().float(), [first], (first,)):
+            assert np.allclose(model.encode(given), expected, atol=1e-2)
+        assert model.encode(torch.stack([first] * 5)).shape == (5, model.latent_dim)
+        assert np.allclose(model.encode([first, image]), np.concatenate([expected, expected]), atol=1e-6)
+
+
+def test_the_models_own_shape_decides_between_two_readings(grey, colour, digits):
+    assert np.allclose(grey.encode(digits[:3]), grey.encode(digits)[:3], atol=1e-6)
+    assert grey.encode(digits[:3].transpose(1, 2, 0)).shape == (1, 4), "one image with its channels last"
+    assert colour.encode(np.zeros((3, 6, 10), np.uint8)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 2), (3, 12, 12), (3, 12, 3), (5, 3, 12, 3), (5, 1, 12, 1)])
+def test_a_shape_that_reads_two_ways_is_refused_with_both(grey, shape):
+    with pytest.raises(DataError, match=r"which reads as .* or as .*; give four axes") as caught:
+        grey.encode(np.zeros(shape, np.uint8))
+    assert str(shape) in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Pictures(torch.utils.data.Dataset):
+    """A torch Dataset of Pillow images and labels, as torchvision's are without a transform."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(self.arrays)
+
+    def __getitem__(self, position):
+        return Image.fromarray(self.arrays[position]), position % 3
+
+
+def png(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    file.seek(0)
+    return file
+
+
+def test_whatever_a_program_holds_images_in_gives_their_codes(grey, digits):
+    few, tensors = digits[:5], torch.from_numpy(digits[:5])
+    given = {
+        "bytes": [png(image).getvalue() for image in few],
+        "streams": [png(image) for image in few],
+        "tensors": list(tensors),
+        "tensors with a channel": list(tensors[:, None]),
+        "generator": (image for image in few),
+        "map": map(Image.fromarray, few),
+        "dataset of Pillow images": Pictures(few),
+        "loader": DataLoader(TensorDataset(tensors[:, None], torch.arange(5)), batch_size=2),
+        "batches": [tensors[:2], tensors[2:]],
+        "doubles with gradients": (tensors.double() / 255).requires_grad_(),
+    }
+    for way, value in given.items():
+        assert np.allclose(grey.encode(value), grey.encode(few), atol=1e-6), way
+    assert np.array_equal(grey.encode(png(few[0]).getvalue()), grey.encode(few[0]))
+
+
+@pytest.mark.parametrize("given", [7, None, {"a": 1}, [None], [[1, 2]], ...], ids=repr)
+def test_what_holds_no_image_is_named_by_its_type(grey, given):
+    with pytest.raises(DataError, match=r"a (int|NoneType|dict|ellipsis) is no image; give files") as caught:
+        grey.encode(given)
+    assert "\n" not in str(caught.value)

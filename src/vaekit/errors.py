@@ -75,6 +75,17 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     return f"{hint}choose one of: {', '.join(names)}"
 
 
+def missing_extra(what: str, extra: str, package: str = "", instead: str = "") -> str:
+    """The sentence for a package that a plain install does not bring; `extra` is its name in pyproject.toml.
+
+    Example:
+        >>> missing_extra("logging.wandb", "wandb")
+        "logging.wandb needs the package wandb; make install EXTRAS=wandb, or pip install 'vaekit[wandb]'"
+    """
+    ways = f"make install EXTRAS={extra}, or pip install 'vaekit[{extra}]'"
+    return f"{what} needs the package {package or extra}; {ways}{f', or {instead}' if instead else ''}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device or the host has no memory left."""
     words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")

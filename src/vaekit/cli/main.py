@@ -128,9 +128,18 @@ def recipes(
         console.table("recipes", [(each, load_config(each).recipe.about) for each in recipe_names()])
         console.say("vaekit recipes NAME says whence one comes, what to expect, what it costs, and its config")
         return
+    from vaekit.models.build import LIKELIHOODS
+
     path = recipe_path(name)
-    said = load_config(name).recipe
-    rows = (("what", said.about), ("source", said.source), ("expect", said.expect), ("cost", said.cost))
+    config = load_config(name)
+    said, chosen = config.recipe, config.model.likelihood
+    others = ", ".join(f"model.likelihood={kind}" for kind in LIKELIHOODS if kind != chosen.kind)
+    options = "".join(f", {option} {value}" for option, value in chosen.options.items())
+    likelihood = f"{chosen.kind}{options}; for another: {others} (vaekit doctor says what fits)"
+    rows = (
+        ("what", said.about), ("source", said.source), ("likelihood", likelihood),
+        ("expect", said.expect), ("cost", said.cost),
+    )  # fmt: skip
     console.table(name, [(title, text) for title, text in rows if text])
     text = path.read_text(encoding="utf-8")
     console.say("\n" + text[text.index("\ndata:") + 1 :].rstrip())

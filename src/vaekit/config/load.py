@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -20,9 +21,11 @@ from vaekit.config.yaml_source import Key, read_yaml, write_yaml
 from vaekit.errors import ConfigError, suggest
 
 __all__ = [
+    "Override",
     "Problem",
     "from_dict",
     "load_config",
+    "named_options",
     "option_problems",
     "override_config",
     "recipe_names",
@@ -32,9 +35,10 @@ __all__ = [
 ]
 
 Check = Callable[[Config], Iterable[Problem]]
+Override = str | Mapping[str, Any]  # "section.key=value", or a mapping of such keys to values
 
 
-def load_config(recipe: str, overrides: Sequence[str] = (), *, check: Check | None = None) -> Config:
+def load_config(recipe: str, overrides: Sequence[Override] = (), *, check: Check | None = None) -> Config:
     """The config of a recipe (a name, or a YAML file) with `section.key=value` overrides applied.
 
     `check` may report what the schema cannot know, such as the options of a part; its problems get their file and
@@ -58,7 +62,7 @@ def load_config(recipe: str, overrides: Sequence[str] = (), *, check: Check | No
     return draft.finish(check if document.readable else None)
 
 
-def override_config(config: Config, overrides: Sequence[str], where: str, *, check: Check | None = None) -> Config:
+def override_config(config: Config, overrides: Sequence[Override], where: str, *, check: Check | None = None) -> Config:
     """A config that exists already (a run's own, called `where` in errors) with overrides applied."""
     draft = _Draft(where)
     draft.fill(to_dict(config))
@@ -66,8 +70,8 @@ def override_config(config: Config, overrides: Sequence[str], where: str, *, che
     return draft.finish(check)
 
 
-def _apply(overrides: Sequence[str], draft: _Draft) -> None:
-    wishes = [wish for order, text in enumerate(overrides) if (wish := _read_override(text, order, draft))]
+def _apply(overrides: Sequence[Override], draft: _Draft) -> None:
+    wishes = [wish for order, given in enumerate(overrides) for wish in _read_given(given, order, draft)]
     for wish in sorted(wishes, key=_Wish.depth):
         draft.override(wish)
 
@@ -155,6 +159,61 @@ class _Wish(NamedTuple):
         """Wholes come before their details, so that the order of the command line does not matter."""
         names_a_part = self.path[-1] == "kind" and self.path[:-1] in part_defaults()
         return len(self.path) - names_a_part
+
+
+def _read_given(given: Override, order: int, draft: _Draft) -> Iterator[_Wish]:
+    """The wishes in one override: text as on the command line, or a mapping of dotted keys to values."""
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            path = tuple(str(name).split("."))
+            if len(path) == 1 and path not in layout():
+                yield from _read_given(named_options({path[0]: value}), order, draft)
+            elif path in layout() and path not in part_defaults() and isinstance(value, Mapping):
+                yield from _read_given({f"{name}.{key}": item for key, item in value.items()}, order, draft)
+            else:
+                yield _Wish(path, plain(value, path), _Place(1e9 + order, f"override {{{name!r}: …}}"))
+    elif isinstance(given, str):
+        wish = _read_override(given, order, draft)
+        yield from [] if wish is None else [wish]
+    else:
+        raise ConfigError(
+            f"an override is a {type(given).__name__}; give text such as 'training.epochs=10', or a mapping such as "
+            "{'training.epochs': 10}"
+        )
+
+
+def named_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments as dotted keys: an option by its last name where no other has it.
+
+    ConfigError for a name that none or several have; those are given in a mapping.
+
+    Example:
+        >>> named_options({"epochs": 3})
+        {'training.epochs': 3}
+    """
+    found = {}
+    for name, value in options.items():
+        homes = [".".join(path) for path in _keys() if path[-1] == name]
+        if len(homes) != 1:
+            which = f"write one of {', '.join(homes)} in a mapping, {{'{homes[0]}': …}}" if homes else _meant_key(name)
+            raise ConfigError(f"unknown option '{name}'; {which}")
+        found[homes[0]] = value
+    return found
+
+
+def _keys() -> list[Key]:
+    """Every key that holds one value or part, without the options of parts."""
+    holders = [path for path, default in layout().items() if not isinstance(default, Part)]
+    keys = [(*path, name) for path in holders for name in vars(layout()[path])]
+    return [key for key in keys if key not in layout() or key in part_defaults()]
+
+
+def _meant_key(name: str) -> str:
+    """Which key may have been meant by its last name, and how any key is given."""
+    last = {path[-1]: ".".join(path) for path in _keys()}
+    close = [last[near] for near in difflib.get_close_matches(name, last, n=1)]
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}write {{'section.key': value}}, such as {{'objective.beta': 4}}"
 
 
 def _read_override(text: str, order: int, draft: _Draft) -> _Wish | None:

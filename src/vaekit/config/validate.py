@@ -14,6 +14,8 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from numbers import Integral, Real
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from vaekit.config.schema import Config, Part, Range
@@ -88,10 +90,12 @@ def plain(value: Any, path: Key = ()) -> Any:
     match value:
         case None | bool() | str():
             return value
-        case int():
+        case Integral():
             return int(value)
-        case float():
-            return float(value)  # NumPy's float64 is a float too, and YAML would not know it
+        case Real():
+            return float(value)  # NumPy's numbers are numbers too, and YAML would not know them
+        case PurePath():
+            return str(value)
         case Part(kind, options):
             rest = plain(options, path)
             return {"kind": kind, **rest} if rest else kind

@@ -13,26 +13,27 @@ import torch
 
 from vaekit.config.schema import DataConfig
 from vaekit.data.dataset import Dataset
-from vaekit.data.images import Uint8Array, bytes_of_floats
+from vaekit.data.given import PLAIN, as_array, is_one_file, items_of, readings, shape_words
+from vaekit.data.images import Uint8Array, bytes_of_floats, open_image
 from vaekit.errors import DataError
 
 Array = np.ndarray[Any, Any]
 ImageBatches = Any  # an iterable of images or of (images, labels); or one array; or a torch Dataset
 PARTS = ("train", "validation", "test")
-AT_ONCE = 256  # images of a torch Dataset
 
 
 class Gathered(NamedTuple):
-    """Images uint8 (N, C, H, W), and labels int64 (N,) where they came with labels."""
+    """Images uint8 (N, C, H, W), and labels (N,) where they came with labels."""
 
     images: Uint8Array
-    labels: Array | None
+    labels: Array | None  # int64, or names
 
 
 def gather(batches: ImageBatches, name: str = "the images") -> Gathered:
     """All images of a loader, in an order of their own.
 
-    Batches are images or (images, labels): (B, C, H, W) or (B, H, W), uint8 or floats in [0, 1]. They are sorted by
+    Batches are images or (images, labels): (B, C, H, W) or (B, H, W), uint8 or floats in [0, 1]; one by one they are
+    also files or Pillow images, as a torch Dataset gives them. Labels are whole numbers or names. They are sorted by
     their SHA-256, so that a loader that shuffles gives the same data set every time. DataError says what does not fit.
 
     Example:
@@ -41,57 +42,130 @@ def gather(batches: ImageBatches, name: str = "the images") -> Gathered:
     """
     images: list[Uint8Array] = []
     labels: list[Array] = []
-    for batch in _batches(batches):
-        given, given_labels = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (_only(batch), None)
-        pixels = as_pixels(given, name)
+    flat: set[tuple[int, ...]] = set()  # the shapes of batches of three axes, and None for any other
+    for item in _batches(batches, name):
+        pixels = _pixels_of(item, name)
+        flat.add(item.shape if item.labels is None and not item.single else ())
         if images and pixels.shape[1:] != images[0].shape[1:]:
             raise DataError(
-                f"{name} come as {_shape(images[0].shape[1:])} and as {_shape(pixels.shape[1:])}; "
+                f"{name} come as {shape_words(images[0].shape[1:])} and as {shape_words(pixels.shape[1:])}; "
                 "resize them to one shape in your loader"
             )
         images.append(pixels)
-        if given_labels is not None:
-            labels.append(_labels(given_labels, len(pixels), name))
+        if item.labels is not None:
+            labels.append(_labels([item.labels] if item.single else item.labels, len(pixels), name))
     if not images:
         raise DataError(f"{name}: the loader gave no batch; a generator can be used only once, so give a DataLoader")
+    _refuse_single_images(flat, name)
     if labels and len(labels) != len(images):
         raise DataError(f"{name}: only {len(labels)} of {len(images)} batches have labels; give all of them or none")
+    if len({part.dtype.kind for part in labels}) > 1:
+        raise DataError(f"{name}: some labels are numbers and some are names; give one or the other")
     return _sorted(np.concatenate(images), np.concatenate(labels) if labels else None)
 
 
-def _batches(given: ImageBatches) -> Iterator[Any]:
-    """What to go through: a torch Dataset gives single images, an array is one batch."""
-    if isinstance(given, torch.utils.data.Dataset):
-        yield from torch.utils.data.DataLoader(given, batch_size=AT_ONCE)
-    elif isinstance(given, np.ndarray | torch.Tensor):
-        yield given
-    elif isinstance(given, Iterable):
-        yield from given
+class _Item(NamedTuple):
+    """What a loader gave: a batch, or one image, with its labels or label where it has any."""
+
+    images: Any
+    labels: Any
+    single: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.images.shape) if isinstance(self.images, np.ndarray | torch.Tensor) else ()
+
+
+def _batches(given: ImageBatches, name: str) -> Iterator[_Item]:
+    """What to go through: a torch Dataset gives single images; an array, and a pair of images and labels, one batch."""
+    if isinstance(given, str | Path):
+        right = "train('folder', {'data.path': …}) trains on a folder, train('arrays', …) on a .npz file"
+        raise DataError(f"{name} are the {type(given).__name__} '{given}', but fit takes images; {right}")
+    if isinstance(given, np.ndarray | torch.Tensor):
+        yield _item(given, name)
+    elif isinstance(given, torch.utils.data.Dataset):
+        for item in items_of(given):
+            yield _item(item, name)._replace(single=True)
+    elif isinstance(given, Mapping) or not isinstance(given, Iterable):
+        what = type(given).__name__
+        raise DataError(f"{name}: a {what} gives no batches of images; give a DataLoader, a list or an array")
+    elif isinstance(given, list | tuple) and len(given) == 2 and _are_labels(given[1]):
+        yield _item(given, name)
     else:
-        raise DataError(f"{type(given).__name__} gives no batches of images; give a DataLoader, a list or an array")
+        for item in given:
+            yield _item(item, name)
+
+
+def _are_labels(given: Any) -> bool:
+    """Whether something has the one axis that labels of a batch have, and images never."""
+    if isinstance(given, np.ndarray | torch.Tensor):
+        return given.ndim == 1
+    return isinstance(given, list | tuple) and all(isinstance(label, str | int) for label in given)
+
+
+def _item(given: Any, name: str) -> _Item:
+    if isinstance(given, list | tuple) and len(given) > 2:
+        kinds = ", ".join(type(part).__name__ for part in given)
+        raise DataError(
+            f"{name}: a batch holds {len(given)} things ({kinds}); give images, or (images, labels), such as "
+            "((batch[0], batch[1]) for batch in loader)"
+        )
+    pair = isinstance(given, list | tuple) and len(given) == 2
+    images, labels = given if pair else (_only(given), None)
+    alone = labels is not None and np.ndim(labels) == 0
+    return _Item(images, labels, alone or is_one_file(images))
 
 
 def _only(batch: Any) -> Any:
     return batch[0] if isinstance(batch, list | tuple) and len(batch) == 1 else batch
 
 
+def _pixels_of(item: _Item, name: str) -> Uint8Array:
+    """uint8 (N, C, H, W) of a batch or of one image."""
+    if is_one_file(item.images):
+        return open_image(item.images).transpose(2, 0, 1)[None]
+    if item.single and len(item.shape) == 3:
+        found = [reading for reading in readings(item.shape, channels=PLAIN) if reading.axes[0] is None]
+        if len(found) != 1:
+            raise DataError(f"{name} come one by one as {shape_words(item.shape)}; give (C, H, W), (H, W, C) or (H, W)")
+        return as_pixels(found[0].applied(as_array(item.images)), name)
+    return as_pixels(item.images[None] if item.single and len(item.shape) == 2 else item.images, name)
+
+
+def _refuse_single_images(shapes: set[tuple[int, ...]], name: str) -> None:
+    """DataError where every batch has three axes and reads as one image of colour as well as as grey ones."""
+    three = [shape for shape in shapes if len(shape) == 3]
+    if shapes and len(three) == len(shapes):
+        for axis in (0, 2):
+            if all(shape[axis] == 3 for shape in three):
+                ways = " or as ".join(reading.words for reading in readings(three[0], channels=PLAIN))
+                raise DataError(
+                    f"{name} come as {shape_words(three[0])}, which reads as {ways}; give batches with channels, "
+                    "(B, C, H, W), such as numpy.stack(images)"
+                )
+
+
 def as_pixels(given: Any, name: str) -> Uint8Array:
     """uint8 (N, C, H, W) from a batch: a tensor or an array, channels before or behind the sides, or no channel."""
     try:
-        tensor = torch.as_tensor(given).detach().cpu()
+        tensor = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError):
         raise DataError(
             f"{name}: a batch is a {type(given).__name__}; give images, or (images, labels), as tensors or arrays"
         ) from None
-    array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    array = as_array(tensor)
     if array.ndim == 3:
         array = array[:, None]
-    if array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
-        array = array.transpose(0, 3, 1, 2)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or array[:1].size == 0:
+    elif len(found := readings(array.shape, channels=PLAIN)) > 1:
+        ways = " or as ".join(reading.words for reading in found)
+        raise DataError(f"{name} come as {shape_words(array.shape)}, which reads as {ways}; give wider images")
+    elif array.ndim == 4 and found:
+        array = found[0].applied(array).transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in PLAIN or array[:1].size == 0:
+        labels = ", or fit((images, labels)) if these are labels" if array.ndim == 1 else ""
         raise DataError(
-            f"{name} come as {_shape(tuple(tensor.shape))}; give (B, 1, H, W), (B, 3, H, W) or (B, H, W), "
-            "such as images.view(-1, 1, 28, 28) for rows of 784 values"
+            f"{name} come as {shape_words(tensor.shape)}; give (B, 1, H, W), (B, 3, H, W) or (B, H, W), "
+            f"such as images.view(-1, 1, 28, 28) for rows of 784 values{labels}"
         )
     if array.dtype.kind == "f":
         return bytes_of_floats(array)
@@ -103,14 +177,17 @@ def as_pixels(given: Any, name: str) -> Uint8Array:
 
 
 def _labels(given: Any, count: int, name: str) -> Array:
+    """int64 (N,), or names (N,) where the labels are text."""
     try:
-        labels = torch.as_tensor(given).detach().cpu().numpy()
+        labels = as_array(given) if isinstance(given, np.ndarray | torch.Tensor) else np.asarray(given)
     except (TypeError, ValueError, RuntimeError):
         labels = np.empty(0)
+    if labels.shape == (count,) and labels.dtype.kind == "U":
+        return labels
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or (labels < 0).any():
         raise DataError(
-            f"{name}: the labels of {count} images are {_shape(labels.shape)} {labels.dtype}; "
-            "give one whole number from 0 for each image, or images alone"
+            f"{name}: the labels of {count} images are {shape_words(labels.shape)} {labels.dtype}; "
+            "give one whole number from 0, or one name, for each image, or images alone"
         )
     return labels.astype(np.int64)
 
@@ -122,10 +199,6 @@ def _sorted(images: Uint8Array, labels: Array | None) -> Gathered:
     return Gathered(images[order], None if labels is None else labels[order])
 
 
-def _shape(shape: Sequence[int]) -> str:
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
-
-
 def columns_of(parts: Mapping[str, Gathered], class_names: Sequence[str] = ()) -> dict[str, Array]:
     """The arrays of a file: `train`, `train_labels`, `test` … and `classes`; names default to the numbers.
 
@@ -133,16 +206,32 @@ def columns_of(parts: Mapping[str, Gathered], class_names: Sequence[str] = ()) -
     """
     shapes = {name: part.images.shape[1:] for name, part in parts.items()}
     if len(set(shapes.values())) > 1:
-        said = ", ".join(f"{name} {_shape(shape)}" for name, shape in shapes.items())
+        said = ", ".join(f"{name} {shape_words(shape)}" for name, shape in shapes.items())
         raise DataError(f"the images differ in shape: {said}; bring them to one in your loaders")
     columns: dict[str, Array] = {name: part.images for name, part in parts.items()}
     labels = {f"{name}_labels": part.labels for name, part in parts.items() if part.labels is not None}
     if len(labels) < len(parts):
         return columns  # labels of some images alone are of no use
+    labels, names = _numbered(labels, class_names)
     classes = 1 + max(int(part.max()) for part in labels.values())
-    if class_names and len(class_names) < classes:
-        raise DataError(f"the labels reach {classes - 1} but there are {len(class_names)} class names; name all")
-    return columns | labels | {"classes": np.array(list(class_names) or [str(k) for k in range(classes)])}
+    if names and len(names) < classes:
+        raise DataError(f"the labels reach {classes - 1} but there are {len(names)} class names; name all")
+    return columns | labels | {"classes": np.array(list(names) or [str(k) for k in range(classes)])}
+
+
+def _numbered(labels: dict[str, Array], class_names: Sequence[str]) -> tuple[dict[str, Array], list[str]]:
+    """Labels as numbers, and the names of the classes: those given, or those that the labels are, in their order."""
+    as_text = [part.dtype.kind == "U" for part in labels.values()]
+    if not any(as_text):
+        return labels, list(class_names)
+    if not all(as_text):
+        raise DataError(f"the labels of {', '.join(labels)} are numbers in one and names in the other; give one kind")
+    found = sorted({str(label) for part in labels.values() for label in part})
+    names = list(class_names) or found
+    if unknown := [label for label in found if label not in names]:
+        raise DataError(f"the label '{unknown[0]}' is none of the class names ({', '.join(names)}); name all")
+    number = {name: position for position, name in enumerate(names)}
+    return {key: np.array([number[str(label)] for label in part]) for key, part in labels.items()}, names
 
 
 def content_of_columns(columns: Mapping[str, Array]) -> str:
@@ -181,7 +270,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Dataset], str]:
     parts = {name: _dataset(path, name, columns, classes) for name in PARTS if name in columns}
     shapes = {name: part.shape for name, part in parts.items()}
     if len(set(shapes.values())) > 1:
-        said = ", ".join(f"{name} {_shape(shape)}" for name, shape in shapes.items())
+        said = ", ".join(f"{name} {shape_words(shape)}" for name, shape in shapes.items())
         raise DataError(f"the images in {path} differ in shape: {said}; bring them to one")
     return parts, content_of_columns(columns)
 

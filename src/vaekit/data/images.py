@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import struct
 import threading
@@ -100,7 +101,9 @@ def _pair(size: Size | None, name: str) -> tuple[int, int] | None:
     return height, width
 
 
-def open_image(source: str | Path | npt.NDArray[Any] | Image, channels: int | None = None) -> Uint8Array:
+def open_image(
+    source: str | Path | bytes | bytearray | io.IOBase | npt.NDArray[Any] | Image, channels: int | None = None
+) -> Uint8Array:
     """Upright 8-bit pixels, (H, W, C). EXIF rotation is applied, 16 bits are scaled, transparency is white.
 
     `channels=None` keeps grey images grey. A file that cannot be read whole is a DataError that names it.
@@ -115,7 +118,9 @@ def open_image(source: str | Path | npt.NDArray[Any] | Image, channels: int | No
         raise DataError(f"images cannot have {channels} channels; choose 1 (grey) or 3 (colour)")
     name = f"'{source}'" if isinstance(source, str | Path) else "this image"
     try:
-        if isinstance(source, str | Path):
+        if isinstance(source, bytes | bytearray):
+            source = io.BytesIO(source)
+        if isinstance(source, str | Path | io.IOBase):
             with _opened(source) as image, _room_for(_few_enough(image)):
                 return _pixels(image, channels)
         return _pixels(pillow.fromarray(_typed(source)) if isinstance(source, np.ndarray) else source, channels)
@@ -132,15 +137,20 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in ENDINGS if name in pillow.OPEN)
 
 
-def _opened(path: str | Path) -> Image:
-    """A file's header, read. ValueError for what is no file: a pipe would be waited for for ever."""
+def _opened(source: str | Path | io.IOBase) -> Image:
+    """The header of a file or stream, read. ValueError for what is no file: a pipe would be waited for for ever."""
     from PIL import Image as pillow  # noqa: N813
 
-    mode = Path(path).stat().st_mode
-    if not stat.S_ISREG(mode):
-        raise ValueError("it is a folder" if stat.S_ISDIR(mode) else "it is no file but a pipe, a socket or a device")
-    unmarked = Path(path).suffix.lower() in ENDINGS[UNMARKED].split()
-    return pillow.open(path, formats=[name for name in _formats() if unmarked or name != UNMARKED])
+    unmarked = False
+    if isinstance(source, str | Path):
+        mode = Path(source).stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError(
+                "it is a folder" if stat.S_ISDIR(mode) else "it is no file but a pipe, a socket or a device"
+            )
+        unmarked = Path(source).suffix.lower() in ENDINGS[UNMARKED].split()
+    formats = [name for name in _formats() if unmarked or name != UNMARKED]
+    return pillow.open(source, formats=formats)  # type: ignore[arg-type]  # any stream of bytes
 
 
 def _few_enough(image: Image) -> Image:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tarfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -17,8 +15,9 @@ from torch import Tensor
 
 from vaekit.config.schema import DataConfig
 from vaekit.data.arrays import arrays_file, read_arrays
+from vaekit.data.cifar import BINARY, read_cifar10
 from vaekit.data.dataset import Dataset
-from vaekit.data.download import Progress, RemoteFile, check_archive, data_root, fetch, read_verified
+from vaekit.data.download import Progress, RemoteFile, data_root, fetch, read_verified
 from vaekit.data.found import Found, by_ending, look_through
 from vaekit.data.images import Target, Uint8Array, prepare
 from vaekit.data.sprites import SHAPES, SIDE, sprites
@@ -145,39 +144,9 @@ def read_idx(data: bytes, name: str) -> Uint8Array:
 
 
 def load_cifar10(source: Source, config: DataConfig, progress: Progress) -> Loaded:
-    """The binary version: records of a label and 3×32×32 bytes, read from the archive or from its unpacked folder."""
-    root = data_root(config.root)
-    members = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
-    unpacked = next((place for place in (root / "cifar-10-batches-bin", root) if (place / members[0]).is_file()), None)
-    if unpacked is None:
-        (archive,) = fetch(source.name, source.files, root, progress)
-        check_archive(source.files[0], archive)
-        raw = _read_members(archive, members)
-    else:
-        raw = {name: (unpacked / name).read_bytes() for name in members if (unpacked / name).is_file()}
-    for name in members:
-        if not raw.get(name) or len(raw[name]) % 3073:
-            where = f"{name} in {unpacked or archive} has {len(raw.get(name, b''))} bytes"
-            raise DataError(f"{where}, expected a multiple of 3073; download cifar-10-binary.tar.gz again")
-    records = [np.frombuffer(raw[name], np.uint8).reshape(-1, 3073) for name in members]
-    train, test = np.concatenate(records[:5]), records[5]
-    images = [part[:, 1:].reshape(-1, 3, 32, 32) for part in (train, test)]
-    return _arrays(source, (images[0], train[:, 0]), (images[1], test[:, 0]))
-
-
-def _read_members(archive: Path, members: list[str]) -> dict[str, bytes]:
-    """Files of a .tar.gz by their last name, read in memory: nothing is unpacked to disk."""
-    found = {}
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                name = PurePosixPath(member.name).name
-                stream = tar.extractfile(member) if member.isfile() and name in members else None
-                if stream is not None:
-                    found[name] = stream.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{archive} is damaged ({error}); delete it to download it again") from error
-    return found
+    """The binary version or the one for Python, which torchvision keeps, from an archive or unpacked."""
+    train, test = read_cifar10(source.name, source.files[0], data_root(config.root), progress)
+    return _arrays(source, train, test)
 
 
 FOLDER_SPLITS = {  # in any case
@@ -305,8 +274,6 @@ _FASHION = _four_files(
         "t10k-labels": ("15d484375f8d13e6eb1aabb0c3f46965", None),
     },
 )
-_CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-_CIFAR = (RemoteFile("", "cifar-10-binary.tar.gz", _CIFAR_URL, None, "c32a1d4ab5d03f1284b67883e8d87530"),)
 _DIGITS = tuple("0123456789")
 _CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 _OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -321,7 +288,7 @@ SOURCES = {
         Source("sprites", _SPRITES, load_sprites, 0.05, 0.2, (1, SIDE, SIDE), (), SHAPES),
         Source("mnist", "70,000 handwritten digits of 28×28.", load_idx, 5000, 0, _GREY, _MNIST, _DIGITS),
         Source("fashion-mnist", "70,000 pieces of clothing, 28×28.", load_idx, 5000, 0, _GREY, _FASHION, _CLOTHES),
-        Source("cifar10", "60,000 colour photographs of 32×32.", load_cifar10, 5000, 0, _COLOUR, _CIFAR, _OBJECTS),
+        Source("cifar10", "60,000 colour photographs of 32×32.", load_cifar10, 5000, 0, _COLOUR, (BINARY,), _OBJECTS),
         Source("afhq", "16,000 faces of cats, dogs and wild animals, 512×512.", load_afhq, 500, takes_path=True),
         Source("arrays", _ARRAYS, load_arrays, needs_path=True, in_a_file=True),
         Source("folder", "Your own images: any tree of files; set data.path.", load_folder, needs_path=True),

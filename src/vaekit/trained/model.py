@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from vaekit.config.schema import Config
 from vaekit.data import passes
 from vaekit.data.dataset import Dataset
+from vaekit.data.given import each_image
 from vaekit.data.images import bytes_of_floats, open_image, pad_to, to_shape
 from vaekit.data.pixels import Pixels, content_of
 from vaekit.densities.noise import BlockNoise, no_noise
@@ -26,7 +27,7 @@ from vaekit.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from vaekit.training.device import choose_device, place
 
 Array = np.ndarray[Any, Any]
-ImageLike = Any  # a path, a PIL image, or an array (H, W), (H, W, C) of uint8 or of floats in [0, 1]
+ImageLike = Any  # a path, bytes, a PIL image, or an array or tensor of uint8 or of floats in [0, 1]; see `each_image`
 BATCH = 256
 
 
@@ -90,7 +91,7 @@ class Trained:
 
     def prepare(self, images: ImageLike | Sequence[ImageLike]) -> Tensor:
         """uint8 (N, C, H, W) on the device, as the model sees them. DataError names an image that cannot be read."""
-        arrays = [self._prepared(image) for image in as_list(images)]
+        arrays = [self._prepared(image) for image in each_image(images, (self.shape[0], *self.content_size))]
         if not arrays:
             raise DataError("no images were given; give at least one file, PIL image or array")
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous().to(self.device)
@@ -106,7 +107,11 @@ class Trained:
 
     @torch.no_grad()
     def encode(self, images: ImageLike | Sequence[ImageLike]) -> Array:
-        """Codes (posterior means) as float32 (N, D), for files, PIL images or arrays, one or several."""
+        """Codes (posterior means) as float32 (N, D), for files, PIL images, arrays or tensors, one or several.
+
+        A batch is (N, C, H, W), (N, H, W, C) or (N, H, W), one image (C, H, W), (H, W, C) or (H, W); DataError for
+        a shape that reads two ways. A torch Dataset, a DataLoader or any other iterable is gone through.
+        """
         x = self.pixels.of_loose_images(self.prepare(images))
         return torch.cat([self.layout.matrix(self.model.encode(part)) for part in x.split(BATCH)]).cpu().numpy()
 
@@ -184,18 +189,6 @@ class Trained:
         content = self.cropped(means).clamp(0, 1)
         values = (content * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return values[..., 0] if values.shape[-1] == 1 else values
-
-
-def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
-    """One image or several: arrays (N, H, W, C) and (N, H, W) are batches, (H, W, C) and (H, W) single images.
-
-    Three axes of which the last is 1, 3 or 4 long are one image with channels.
-    """
-    if isinstance(images, np.ndarray | Tensor):
-        array = np.asarray(images)
-        several = array.ndim == 4 or (array.ndim == 3 and array.shape[2] not in (1, 3, 4))
-        return list(array) if several else [array]
-    return list(images) if isinstance(images, list | tuple) else [images]
 
 
 def load(

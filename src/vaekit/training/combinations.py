@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from vaekit.config.load import Problem, load_config, option_problems
+from vaekit.config.load import Override, Problem, load_config, option_problems
 from vaekit.config.paths import absolute
 from vaekit.config.schedule_shapes import ScheduleValue, Weight
 from vaekit.config.schedules import PER_PIXEL, build_schedule
@@ -292,7 +292,7 @@ def _of(table: Mapping[str, type[T]], part: str, fits: Callable[[type[T]], bool]
     return f"choose model.{part}=" + " or ".join(name for name, made in table.items() if fits(made))
 
 
-def read_config(recipe: str, overrides: Sequence[str] = (), data_dir: str | None = None) -> Config:
+def read_config(recipe: str, overrides: Sequence[Override] = (), data_dir: str | None = None) -> Config:
     """A recipe's name or a YAML file, with overrides, checked whole, its paths absolute.
 
     ConfigError with every problem at once.

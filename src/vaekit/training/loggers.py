@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from vaekit.config.schema import Config, LoggingConfig
-from vaekit.errors import ConfigError
+from vaekit.errors import ConfigError, missing_extra
 from vaekit.files import storage_errors, write_text_atomically
 from vaekit.names import printable
 
@@ -148,9 +148,7 @@ class TensorBoard(Silent):
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError:
-            raise ConfigError(
-                "logging.tensorboard needs the package tensorboard; pip install 'vaekit[tensorboard]'"
-            ) from None
+            raise ConfigError(missing_extra("logging.tensorboard", "tensorboard")) from None
         self._writer = SummaryWriter(str(run / "logs"))  # type: ignore[no-untyped-call]
 
     def progressed(self, row: Row, images_per_second: float) -> None:
@@ -179,7 +177,7 @@ class Wandb(Silent):
         try:
             import wandb
         except ImportError:
-            raise ConfigError("logging.wandb needs the package wandb; pip install 'vaekit[wandb]'") from None
+            raise ConfigError(missing_extra("logging.wandb", "wandb")) from None
         self._wandb = wandb
         self._run = wandb.init(project=config.logging.project, name=run.name, dir=str(run), config=asdict(config))
 

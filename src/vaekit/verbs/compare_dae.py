@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vaekit import plots
+from vaekit.config.load import Override
 from vaekit.config.schema import ModelConfig
 from vaekit.data import passes
 from vaekit.data.dataset import Dataset
@@ -45,7 +46,7 @@ NAMES = {"vae": "variational autoencoder", "dae": "denoising autoencoder"}
 
 def compare_dae(
     recipe: str,
-    *overrides: str,
+    *overrides: Override,
     out: str | Path | None = None,
     samples: int = 100,
     data_dir: str | None = None,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vaekit.config.load import Override, named_options
 from vaekit.data.arrays import ImageBatches, columns_of, content_of_columns, gather
 from vaekit.files import PARTIAL, storage_errors
 from vaekit.training.combinations import read_config
@@ -20,15 +21,16 @@ from vaekit.verbs.train import chosen_folder, refuse_held, train
 def fit(
     train_images: ImageBatches,
     test_images: ImageBatches | None = None,
-    *overrides: str,
+    *overrides: Override,
     recipe: str = "arrays",
     class_names: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool = False,
     loggers: Sequence[Logger] = (),
     progress: Callable[..., Any] | None = None,
+    **options: Any,
 ) -> Path:
-    """Train on one's own images, with `section.key=value` overrides; returns the run's folder.
+    """Train on one's own images, with overrides as `train` takes them; returns the run's folder.
 
     Images come from any iterable of batches, of images or of (images, labels), uint8 or floats in [0, 1]; from a torch
     Dataset; or as one array. Each is taken once, as 8 bits: what a loader draws at random is not drawn again, so leave
@@ -38,6 +40,7 @@ def fit(
     Example:
         >>> run = fit(train_loader, test_loader, "training.epochs=5", out="runs/mine")  # doctest: +SKIP
     """
+    overrides = (*overrides, named_options(options))
     placed = ("data.source=arrays", "data.path=images.npz")
     config = read_config(recipe, [*overrides, *placed])  # tells what is wrong before the images are gone through
     run = chosen_folder(config.name, out, resume)

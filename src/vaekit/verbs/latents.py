@@ -17,7 +17,7 @@ import torch
 from vaekit import plots
 from vaekit.data.dataset import Dataset
 from vaekit.data.found import find_images
-from vaekit.errors import ConfigError, DataError, suggest
+from vaekit.errors import ConfigError, DataError, missing_extra, suggest
 from vaekit.evaluation.latents import LatentUse
 from vaekit.files import save_array, storage_errors, write_text_atomically
 from vaekit.trained import walks
@@ -318,9 +318,7 @@ def _write_parquet(path: Path, names: Sequence[str], codes: Array, columns: Sequ
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ConfigError(
-            "a Parquet table needs the package pyarrow; pip install 'vaekit[parquet]', or name a .csv"
-        ) from None
+        raise ConfigError(missing_extra("a Parquet table", "parquet", "pyarrow", "name a .csv")) from None
     named = dict(zip(columns, codes.T, strict=True))
     pyarrow.parquet.write_table(pyarrow.table({"file": list(names), **named}), path)
 

@@ -68,7 +68,7 @@ class Sweep:
 
 def sweep(
     recipe: str,
-    *overrides: str,
+    *overrides: str | Mapping[str, Sequence[Any]],
     seeds: int = 1,
     out: str | Path | None = None,
     samples: int = 100,
@@ -79,12 +79,14 @@ def sweep(
 ) -> Sweep:
     """Train and evaluate `recipe` for every combination of `key=a,b,c` overrides and seed; write the means.
 
+    Overrides are also mappings of keys to lists of values, {"objective.beta": [0.1, 1]}.
+
     In `out` (default runs/sweep-RECIPE): one run per combination and seed, sweep.csv (a row for each combination),
     sweep.json (the runs too), and rate_distortion.png where objective.beta varies. A run that is there and finished
     is not trained again, an interrupted one goes on. Seeds count from training.seed; the splits stay those of
     data.seed. ConfigError for an unknown key or value before anything is trained.
     """
-    keys = [parse_key(text) for text in overrides]
+    keys = [key for given in overrides for key in _keys_of(given)]
     folder = Path(out) if out is not None else Path("runs") / f"sweep-{Path(recipe).stem}"
     planned = plan(recipe, keys, seeds, folder, data_dir)
     for job, config in planned:
@@ -103,6 +105,15 @@ def sweep(
         picture = plots.save_figure(rate_distortion(points), folder / "rate_distortion.png")
         paths.append(picture)
     return Sweep(combinations, paths)
+
+
+def _keys_of(given: str | Mapping[str, Sequence[Any]]) -> list[Key]:
+    if not isinstance(given, Mapping):
+        return [parse_key(given)]
+    for name, values in given.items():
+        if not isinstance(values, list | tuple):
+            raise ConfigError(f"{name} is {values!r}; a sweep takes a list of values, {{{name!r}: [{values!r}]}}")
+    return [Key(name, list(values)) for name, values in given.items()]
 
 
 def parse_key(text: str) -> Key:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vaekit.config.load import from_dict, override_config, to_dict, to_yaml
+from vaekit.config.load import Override, from_dict, named_options, override_config, to_dict, to_yaml
 from vaekit.config.paths import absolute, kept, of_run
 from vaekit.config.schema import Config
 from vaekit.data.places import find_same
@@ -43,18 +43,23 @@ CHANGEABLE_ON_RESUME = {
 
 def train(
     recipe: str,
-    *overrides: str,
+    *overrides: Override,
     out: str | Path | None = None,
     data_dir: str | None = None,
     resume: bool = False,
     loggers: Sequence[Logger] = (),
     progress: Callable[..., Any] | None = None,
+    **options: Any,
 ) -> Run:
     """Train a recipe (its name, or a YAML file) with `section.key=value` overrides; returns the run, a path too.
+
+    Overrides are also mappings, {"training.epochs": 3}, and options by their last name where no other has it:
+    epochs=3.
 
     `resume` goes on where a run stopped, with its own config; then only what cannot change its past may be
     overridden, and where nothing was saved yet it starts. `out` defaults to a new folder under runs/.
     """
+    overrides = (*overrides, named_options(options))
     config = read_config(recipe, overrides, data_dir)
     world = join()
     choose_device(config.training.device, world)  # refuses one that is not here before any time is spent
@@ -148,7 +153,7 @@ def _say_what_changed(trainer: Trainer, saved: Checkpoint, logger: Logger) -> No
         trainer.extend(before)
 
 
-def _resumed_config(run: Path, saved: Checkpoint, name: str, overrides: Sequence[str]) -> Config:
+def _resumed_config(run: Path, saved: Checkpoint, name: str, overrides: Sequence[Override]) -> Config:
     """The run's own config with the overrides that a resumed run may have; those that it had from the start pass."""
     stored = of_run(from_dict(saved.state["config"], "the run's config"), run)
     if stored.name != name:
@@ -180,7 +185,7 @@ def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterat
 
 def train_on(
     recipe: str,
-    overrides: Sequence[str],
+    overrides: Sequence[Override],
     run: Path,
     *,
     device: str = "auto",

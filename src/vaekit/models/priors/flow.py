@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from vaekit.config.schema import Count
 from vaekit.densities.codes import LOG_2PI, LatentDistribution
-from vaekit.errors import ConfigError
+from vaekit.errors import ConfigError, missing_extra
 from vaekit.models.posteriors import Event, Posterior
 from vaekit.models.priors.normal import Prior
 from vaekit.networks.trunks import Shape
@@ -113,9 +113,7 @@ class Flow(Prior):
         try:
             import zuko
         except ImportError:
-            raise ConfigError(
-                "the flow prior needs the package zuko; pip install 'vaekit[flows]', or use model.prior=mixture"
-            ) from None
+            raise ConfigError(missing_extra("the flow prior", "flows", "zuko", "use model.prior=mixture")) from None
         families = {"maf": zuko.flows.MAF, "nsf": zuko.flows.NSF}
         made = families[family](latent_dim, transforms=transforms, hidden_features=[hidden] * 2)
         self.flow = Transformed(made.transform.transforms)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vaekit.densities.noise import derived_seed
-from vaekit.errors import ConfigError
+from vaekit.errors import ConfigError, missing_extra
 from vaekit.training.optimizer import Adam, Update
 
 Array = np.ndarray[Any, Any]
@@ -116,7 +116,5 @@ def _flow(shape: Mapping[str, int]) -> nn.Module:
     try:
         import zuko
     except ImportError:
-        raise ConfigError(
-            "the flow sampler needs the package zuko; pip install 'vaekit[flows]', or use --sampler mixture"
-        ) from None
+        raise ConfigError(missing_extra("the flow sampler", "flows", "zuko", "use --sampler mixture")) from None
     return zuko.flows.MAF(shape["features"], transforms=shape["transforms"], hidden_features=[shape["hidden"]] * 2)
