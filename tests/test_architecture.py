@@ -114,8 +114,11 @@ def test_no_pickle_and_no_torchvision(path):
         safe = 'torch.load(io.BytesIO(data), "cpu", weights_only=True)'
         assert text.count("torch.load(") == text.count(safe) == 1
         text = text.replace(safe, "")
-    for forbidden in ("torchvision", "import pickle", "torch.load(", "torch.save(", "yaml.load("):
-        assert forbidden not in text or f'"{forbidden}' in text or "layout" in text.split(forbidden)[1][:40]
+    if path == SOURCE / "data" / "plain_pickle.py":  # CIFAR-10's: every name in it is one of our own, or refused
+        assert text.count("find_class") == 1 and "super().find_class" not in text and "pickle.load" not in text
+        text = text.replace("import pickle\n", "")
+    forbidden = ("import torchvision", "from torchvision", "import pickle", "torch.load(", "torch.save(", "yaml.load(")
+    assert not [words for words in forbidden if words in text]
 
 
 def test_models_and_training_need_only_torch_numpy_safetensors():
