@@ -20,9 +20,11 @@ from vaekit.models.likelihoods import Likelihood
 from vaekit.models.model import Model
 from vaekit.models.posteriors import Event, Posterior
 from vaekit.models.priors import Prior
+from vaekit.models.topdown import Plan, TopDownVAE, plan_of
 from vaekit.models.vae import VAE
 from vaekit.networks import trunks as networks
 from vaekit.networks.grids import grid_decoder, grid_encoder
+from vaekit.networks.hierarchy import to_image
 from vaekit.networks.trunks import Shape
 
 
@@ -46,6 +48,8 @@ NETWORKS: Mapping[str, Network] = {
         partial(grid_decoder, residual=True),
     ),
 }
+# networks that bring groups of latents of their own, each with a diagonal posterior
+HIERARCHIES: Mapping[str, Callable[..., Plan]] = {"top-down": plan_of}
 POSTERIORS: Mapping[str, type[Posterior]] = {
     "diagonal": posteriors.DiagonalGaussian,
     "iaf": posteriors.InverseAutoregressive,
@@ -90,6 +94,8 @@ def build_model(config: ModelConfig, shape: Shape, classes: int = 0) -> Model:
     """
     classes = _classes(config, classes)
     event = event_of(config, shape)
+    if config.network.kind in HIERARCHIES:
+        return _top_down(config, event, shape, classes)
     made = (
         _flat_networks(config, shape, classes)
         if config.latent is None
@@ -104,6 +110,27 @@ def build_model(config: ModelConfig, shape: Shape, classes: int = 0) -> Model:
     prior = _choose(PRIORS, config.prior, "prior")(event, shape, classes, **config.prior.options)
     posterior = _choose(POSTERIORS, config.posterior, "posterior")(made.encoder, event, **config.posterior.options)
     return VAE(prior, posterior, likelihood, classes)
+
+
+def _top_down(config: ModelConfig, event: Event, shape: Shape, classes: int) -> TopDownVAE:
+    if config.kind == "autoencoder":
+        raise ConfigError(f"an autoencoder has no levels; choose model.network={' or '.join(NETWORKS)}")
+    plan = _plan(config, shape)
+
+    def decoder(channels: int) -> nn.Module:
+        return to_image(plan.width, channels, plan.sizes[: plan.finest + 1])
+
+    likelihood: Likelihood = _choose(LIKELIHOODS, config.likelihood, "likelihood")(
+        decoder, shape, **config.likelihood.options
+    )
+    likelihood.event_dims = 3  # it is given features
+    prior = _choose(PRIORS, config.prior, "prior")(event, shape, classes, **config.prior.options)
+    return TopDownVAE(plan, prior, likelihood, classes)
+
+
+def _plan(config: ModelConfig, shape: Shape) -> Plan:
+    made: Plan = HIERARCHIES[config.network.kind](shape, config.latent_dim, **config.network.options)
+    return made
 
 
 class Made(NamedTuple):
@@ -155,7 +182,9 @@ def _grid_networks(config: ModelConfig, event: Event, shape: Shape, classes: int
 
 
 def event_of(config: ModelConfig, shape: Shape) -> Event:
-    """The shape of a code: (D,), or of a grid (C, h, w). ConfigError where no power of 2 leads from image to grid."""
+    """The shape of a code, or of the first level's: (D,), or of a grid (C, h, w). ConfigError for other images."""
+    if config.network.kind in HIERARCHIES:
+        return _plan(config, shape).event(0)
     if config.latent is None:
         return (config.latent_dim,)
     _, height, width = shape

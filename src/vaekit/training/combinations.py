@@ -19,7 +19,7 @@ from vaekit.data.places import with_data_dir
 from vaekit.data.sources import SOURCES
 from vaekit.densities.images import ImageDistribution
 from vaekit.errors import ConfigError, suggest
-from vaekit.models.build import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
+from vaekit.models.build import HIERARCHIES, LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
 from vaekit.models.posteriors import Posterior
 from vaekit.models.priors import Prior
 from vaekit.objectives import Facts, Needs, needs_of
@@ -34,7 +34,11 @@ WRITTEN_AS = {
 
 def part_factories(config: Config) -> Iterator[tuple[tuple[str, ...], Part, Mapping[str, Callable[..., Any]]]]:
     """(path, part, name -> the callable whose keyword-only parameters are its options) of every part of a config."""
-    yield ("model", "network"), config.model.network, {name: pair.encoder for name, pair in NETWORKS.items()}
+    yield (
+        ("model", "network"),
+        config.model.network,
+        {**{n: pair.encoder for n, pair in NETWORKS.items()}, **HIERARCHIES},
+    )
     yield ("model", "posterior"), config.model.posterior, POSTERIORS
     yield ("model", "prior"), config.model.prior, PRIORS
     yield ("model", "likelihood"), config.model.likelihood, LIKELIHOODS
@@ -111,6 +115,7 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
         yield ("model", "context"), "an autoencoder takes no labels; remove it, or set model.kind=vae"
     if config.model.kind == "autoencoder" and config.model.prior.kind != "standard":
         yield ("model", "prior"), "an autoencoder has no prior; remove it, or set model.kind=vae"
+    yield from _hierarchy_problems(config)
     yield from _grid_problems(config)
     yield from _side_problems(config)
     if config.model.kind == "vae":
@@ -119,8 +124,32 @@ def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]
         yield from _free_bits_problems(config)
 
 
+def _hierarchy_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    model = config.model
+    kind, levels = model.network.kind, model.network.options.get("levels", ())
+    if kind not in HIERARCHIES:
+        return
+    if model.kind == "autoencoder":
+        yield ("model", "network"), f"an autoencoder has no levels; choose model.network={' or '.join(NETWORKS)}"
+    if model.posterior != Part("diagonal"):
+        yield ("model", "posterior"), f"the levels of '{kind}' have diagonal posteriors; leave model.posterior out"
+    if model.latent is not None:
+        yield ("model", "latent"), f"the levels of '{kind}' say their sizes by model.network.levels; leave this out"
+    if model.prior.kind == "vamp":
+        yield ("model", "prior"), "'vamp' is made of posteriors of images, which no level has by itself; choose mixture"
+    elif not PRIORS[model.prior.kind].grids and levels and levels[0][0] != 1:
+        have = " or ".join(name for name, made in PRIORS.items() if made.grids and not made.discrete)
+        yield (
+            ("model", "prior"),
+            f"'{model.prior.kind}' is of flat codes, and the first level is a grid; begin model.network.levels with "
+            f"[1, 1], or choose model.prior={have}",
+        )
+
+
 def _side_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     kind = config.model.network.kind
+    if kind in HIERARCHIES:
+        return  # any side
     source, data = SOURCES.get(config.data.source), config.data
     sides = data.pad or data.size or (source.shape[1:] if source and source.shape else None)
     if sides is None:
@@ -136,7 +165,7 @@ def _side_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
 
 def _grid_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     model = config.model
-    if model.latent is None:
+    if model.latent is None or model.network.kind in HIERARCHIES:
         return
     if NETWORKS[model.network.kind].grid_encoder is None:
         have = " or ".join(name for name, network in NETWORKS.items() if network.grid_encoder)
@@ -258,6 +287,8 @@ def objective_problems(config: Config) -> Iterator[str]:
         )
     if needs.latents and model.kind == "autoencoder":
         yield f"'{kind}' needs a posterior and a prior, which an autoencoder lacks; set model.kind=vae"
+    if needs.one_group and model.network.kind in HIERARCHIES:
+        yield f"'{kind}' is of one group of latents, and a hierarchy has many; choose objective=elbo or iwae"
     if model.kind == "vae":
         yield from _part_problems(config, needs)
 
