@@ -28,15 +28,15 @@ def commands(run: Path, other: Path, photos: Path) -> list[list[str]]:
         ["train", "digits", *SMALL, "training.seed=1", "--out", str(other)],
         ["recipes"], ["recipes", "afhq"], ["doctor", "digits"], ["data", "list"], ["data", "check", "digits"],
         ["evaluate", name, "--samples", "2"], ["evaluate", str(other), "--samples", "2"],
-        ["quality", name], ["ais", name, "--images", "4", "--steps", "5"],
+        ["quality", name], ["ais", name, "-n", "4", "--temperatures", "5", "--chains", "2", "--own-images", "2"],
         ["disentanglement", name], ["compare", name, str(other)],
         ["sweep", "digits", "objective.beta=1,2", *SMALL, "--samples", "2", "--out", f"{out}/sweep"],
         ["compare-dae", "digits", *SMALL, "--out", f"{out}/dae"],
         ["pictures", name], ["reconstruct", name, str(photos)], ["sample", name],
         ["sample", name, "--sampler", "mixture"],
         ["interpolate", name, one, two], ["traverse", name], ["arithmetic", name, one, "--plus", two],
-        ["attribute", name, "1", "2"], ["neighbours", name, one], ["latents", name], ["anomalies", name, str(photos)],
-        ["selftest"],
+        ["attribute", name, "--class", "1"], ["neighbours", name, one], ["latents", name],
+        ["anomalies", name, str(photos)], ["selftest"],
     ]  # fmt: skip
 
 

@@ -197,7 +197,7 @@ def test_an_unknown_sampler_gets_a_suggestion(model, run, codes):
 
 def test_a_flow_without_its_package_is_one_sentence(model, codes, monkeypatch):
     monkeypatch.setitem(sys.modules, "zuko", None)
-    with pytest.raises(ConfigError, match=r"needs the package zuko; pip install 'vaekit\[flows\]'"):
+    with pytest.raises(ConfigError, match=r"needs the package zuko; make install EXTRAS=flows"):
         fit_sampler(model, "flow", codes)
 
 

@@ -493,7 +493,7 @@ def test_what_fits_is_taken():
 
 def test_a_flow_without_zuko_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "zuko", None)
-    with pytest.raises(ConfigError, match=r"needs the package zuko; pip install 'vaekit\[flows\]'"):
+    with pytest.raises(ConfigError, match=r"needs the package zuko; make install EXTRAS=flows"):
         vae(SHAPE, 2, prior="flow")
 
 

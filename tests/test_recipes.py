@@ -48,6 +48,7 @@ EXPECTED = {
     "digits-mixture": Expected((1, 8, 8), 16),
     "digits-stl": Expected((1, 8, 8), 16),
     "digits-tc": Expected((1, 8, 8), 16),
+    "digits-top-down": Expected((1, 8, 8), 84),
     "digits-vamp": Expected((1, 8, 8), 16),
     "digits-vq": Expected((1, 8, 8), 16),
     "digits-vq-grid": Expected((1, 8, 8), 32, [48, 96]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import random
@@ -16,8 +17,10 @@ import torch
 from PIL import Image
 from small_runs import EVERYTHING, SIZES, Processes, state_of, what_is_left
 
+from vaekit.cli import console
 from vaekit.errors import CheckpointError, ConfigError
 from vaekit.training.checkpoint import load_checkpoint, locate, pointed, saved_steps
+from vaekit.training.interrupts import stop_signals
 from vaekit.training.loggers import Silent
 from vaekit.training.loop import Interrupted
 from vaekit.verbs.train import train
@@ -89,7 +92,7 @@ def test_killed_at_every_change_of_the_disk_around_one_checkpoint(processes, uni
         shutil.rmtree(run)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_saves_says_how_to_go_on_and_exits_with_its_code(vaekit, tmp_path, number, code):
     run = tmp_path / "run"
 
@@ -105,6 +108,27 @@ def test_a_signal_saves_says_how_to_go_on_and_exits_with_its_code(vaekit, tmp_pa
     said = f"vaekit: {number.name}: saved step {step}; go on with --resume --out {run}"
     assert answer.err.splitlines()[-1] == said
     load_checkpoint(locate(run, "latest"))
+
+
+def test_a_run_under_nohup_goes_on_when_its_terminal_closes():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_signals() as arrived:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert arrived == [signal.SIGTERM] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_closed_terminal_ends_no_run(monkeypatch):
+    def closed(*objects, **options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(console.Console, "print", closed)
+    stream = console._Console()
+    stream.print("anything")
+    assert stream.quiet
 
 
 class At(Silent):

@@ -5,9 +5,13 @@ import math
 import pytest
 import torch
 
-from vaekit.config.schedules import build_learning_rate, build_schedule
+from vaekit.config.load import from_dict, to_dict
+from vaekit.config.schedules import build_learning_rate, build_schedule, in_steps
 from vaekit.config.schema import ScheduleConfig, TrainingConfig
 from vaekit.errors import ConfigError
+from vaekit.objectives import Facts
+from vaekit.objectives.build import build_objective
+from vaekit.training.combinations import read_config
 
 
 def values(schedule, steps):
@@ -50,6 +54,17 @@ def test_pairs_hold_until_the_next():
     assert values(schedule, (0, 19, 20, 39, 40, 500)) == [0, 0, 0.5, 0.5, 1, 1]
 
 
+def test_a_held_value_may_be_over_pixels_too():
+    schedule = build_schedule([(0, "50/pixels"), (2, 1.0)], steps_per_epoch=10, pixels=100)
+    assert values(schedule, (0, 20)) == [0.5, 1.0]
+    config = read_config("digits", ["objective.beta=[[0, 64/pixels], [2, 1]]"])
+    built = build_objective(config.objective, 10, 64, Facts(100, 16))
+    assert values(built.schedules["beta"], (0, 20)) == [1.0, 1.0]
+    for written in ("[[0, half]]", "[[0, 1e400/pixels]]", "1e400/pixels", "[[0, -1/pixels]]", ".nan", "[[0, .inf]]"):
+        with pytest.raises(ConfigError, match="objective"):
+            read_config("digits", [f"objective.beta={written}"])
+
+
 def test_weight_over_pixels_is_exact():
     """A weight of 500 on the mean over 1·32·32 pixels is 500/1024 on the sum."""
     assert values(build_schedule("500/pixels", 1, pixels=1024), (0,)) == [500 / 1024]
@@ -71,6 +86,30 @@ def rate(steps_per_epoch=10, total=100, **options):
 
 def test_warmup_rises_and_moves_from_the_first_step():
     assert values(rate(schedule="constant", warmup=4), (0, 1, 3, 50)) == [0.25, 0.5, 1, 1]
+
+
+def test_a_warm_up_has_a_unit_of_its_own():
+    for unit in ("step", "epoch"):
+        expected = values(rate(schedule="constant", warmup=20), range(50))
+        for written in (20, "20 steps", "2 epochs", "2epoch"):
+            assert values(rate(schedule="constant", warmup=written, schedule_unit=unit), range(50)) == expected
+    for written in ("soon", "-1 steps", "3 minutes", "1e400 epochs", ""):
+        with pytest.raises(
+            ConfigError, match="is no length of time; give a number of steps, or text such as '2 epochs'"
+        ):
+            rate(warmup=written)
+        with pytest.raises(ConfigError, match=r"training\.warmup.* is no length of time"):
+            read_config("digits", [f"training.warmup={written!r}"])
+
+
+def test_the_schedules_unit_leaves_a_recipes_warm_up_as_it_is(tmp_path):
+    """Found by use: 50 steps of a recipe became 50 epochs, and the run never reached its rate."""
+    plain, per_epoch = read_config("digits"), read_config("digits", ["training.schedule_unit=epoch"])
+    warm_ups = [in_steps(config.training.warmup, 9) for config in (plain, per_epoch)]
+    assert warm_ups == [50, 50]
+    assert from_dict(to_dict(per_epoch), "a checkpoint") == per_epoch  # as a run stores it and goes on
+    older = {"training": {"schedule_unit": "epoch", "warmup": 2.0}}  # what it meant when it was stored
+    assert in_steps(from_dict(older, "an older checkpoint").training.warmup, 9) == 18
 
 
 def test_cosine_rate_ends_at_its_final_factor():

@@ -604,7 +604,7 @@ def test_a_missing_logger_is_one_sentence_and_leaves_no_folder(tmp_path, monkeyp
     for name in [name for name in sys.modules if name == package or name.startswith(package + ".")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=rf"logging\.{key} needs the package {key}; pip install") as caught:
+    with pytest.raises(ConfigError, match=rf"needs the package {key}; make install EXTRAS={key}") as caught:
         train("digits", *SIZES, f"logging.{key}=true", out=tmp_path / "run")
     assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -22,6 +22,10 @@ try:
 except ImportError:  # all but Windows
     msvcrt = None  # type: ignore[assignment]
 
+# that end a program unless it asks to be told; the last is what a closed terminal or ssh session sends
+STOP_SIGNALS = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
+)
 KILLED = -signal.Signals["SIGKILL"] if "SIGKILL" in signal.Signals.__members__ else 1  # what Popen.kill makes of it
 UNKNOWN_MEMORY = 2**32  # bytes, where a system does not say what it has
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a Linux container

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -19,6 +20,14 @@ from vaekit.names import printable
 
 class _Console(Console):
     """One that goes quiet when its reader goes away (a pipe into head), so that the command ends its work."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            self.quiet = True  # the terminal was closed, and the run has yet to be saved
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +59,8 @@ def load_config(recipe: str, overrides: Sequence[Override] = (), *, check: Check
     if is_run(path.parent):
         draft.anchor(path.parent)
     _apply(overrides, draft)
-    return draft.finish(check if document.readable else None)
+    config = draft.finish(check if document.readable else None)
+    return _with_unit(config, "epochs" if is_run(path.parent) else "steps")
 
 
 def override_config(config: Config, overrides: Sequence[Override], where: str, *, check: Check | None = None) -> Config:
@@ -67,7 +68,18 @@ def override_config(config: Config, overrides: Sequence[Override], where: str, *
     draft = _Draft(where)
     draft.fill(to_dict(config))
     _apply(overrides, draft)
-    return draft.finish(check)
+    return _with_unit(draft.finish(check), "steps")
+
+
+def _with_unit(config: Config, unit: str) -> Config:
+    """The warm-up with its unit, where the schedule's unit could be taken for it.
+
+    Configs are stored like that. In those of older runs a number without a unit was in that of the schedule.
+    """
+    training = config.training
+    if training.schedule_unit == "step" or isinstance(training.warmup, str) or training.warmup == 0:
+        return config
+    return replace(config, training=replace(training, warmup=f"{training.warmup:g} {unit}"))
 
 
 def _apply(overrides: Sequence[Override], draft: _Draft) -> None:
@@ -80,7 +92,7 @@ def from_dict(mapping: Mapping[str, Any], where: str) -> Config:
     """The config that `to_dict` wrote; `where` names its file in the ConfigError for a damaged or older one."""
     draft = _Draft(where)
     draft.fill(plain(mapping))
-    return draft.finish(None)
+    return _with_unit(draft.finish(None), "epochs")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

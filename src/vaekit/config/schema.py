@@ -57,12 +57,13 @@ class ScheduleConfig:
     over: Positive = 1.0  # length of the ramp, or of one cycle
     delay: NotNegative = 0.0  # the start value is held this long first
     ratio: Annotated[float, Range(gt=0, le=1)] = 0.5  # cyclical: share of a cycle spent rising
-    pairs: list[tuple[float, float]] = field(default_factory=list)  # (time, value), each held until the next
+    pairs: list[tuple[float, float | str]] = field(default_factory=list)  # (time, value), each held until the next
     unit: Literal["step", "epoch"] = "epoch"
 
 
 PerPixel = str  # "500/pixels": the number over C * H * W, so that a weight on a per-pixel mean is said exactly
-Schedule = float | PerPixel | list[tuple[float, float]] | ScheduleConfig
+Schedule = float | PerPixel | list[tuple[float, float | PerPixel]] | ScheduleConfig
+Duration = Annotated[str, "a number and its unit, such as 50 steps or 2 epochs"]
 Size = int | tuple[int, int]  # a square's side, or (height, width), in pixels
 
 
@@ -142,7 +143,7 @@ class TrainingConfig:
     weight_decay: NotNegative = 0.0  # of matrices and filters, not of biases, norms and scales
     schedule: Literal["constant", "cosine", "step"] = "cosine"
     schedule_unit: Literal["step", "epoch"] = "step"  # per epoch: the rate changes only between epochs
-    warmup: NotNegative = 0.0  # in schedule_unit: linear rise from 0
+    warmup: NotNegative | Duration = 0.0  # linear rise from 0: steps, or "2 epochs"
     decay_every: Positive = 10.0  # `step` schedule, in schedule_unit
     decay_factor: Positive = 0.1  # `step` schedule
     final_factor: NotNegative = 0.0  # `cosine` ends at learning_rate times this

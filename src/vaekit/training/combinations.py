@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ import torch
 from vaekit.config.load import Override, Problem, load_config, option_problems
 from vaekit.config.paths import absolute
 from vaekit.config.schedule_shapes import ScheduleValue, Weight
-from vaekit.config.schedules import PER_PIXEL, build_schedule
+from vaekit.config.schedules import PER_PIXEL, build_schedule, in_steps
 from vaekit.config.schema import Config, Part
 from vaekit.config.schema import Schedule as ScheduleSpec
 from vaekit.data.places import with_data_dir
@@ -96,18 +97,23 @@ def _numbers(spec: Any) -> Iterator[float]:
         yield float(spec)
     elif isinstance(spec, str):
         match = PER_PIXEL.fullmatch(spec)
-        yield from [float(match[1])] if match else []
+        with suppress(ValueError):
+            yield from [float(match[1])] if match else []
     elif isinstance(spec, Mapping):
         yield from (float(spec[name]) for name in ("start", "end") if name in spec)
-        yield from (float(value) for _, value in spec.get("pairs", ()))
+        yield from _numbers(spec.get("pairs", ()))
     elif isinstance(spec, list | tuple):
-        yield from (float(value) for _, value in spec)
+        yield from (number for _, value in spec for number in _numbers(value))
 
 
 def combination_problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """(path, message) of choices that exist, but not together."""
     family = LIKELIHOODS[config.model.likelihood.kind].family
     yield from _likelihood_problems(config, family)
+    try:
+        in_steps(config.training.warmup, 1)
+    except ConfigError as error:
+        yield ("training", "warmup"), str(error)
     size = config.training.batch_size
     if config.training.accumulate > size:
         yield ("training", "accumulate"), f"a batch of {size} cannot be computed in {config.training.accumulate} parts"

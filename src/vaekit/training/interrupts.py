@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the loop saves first, then ends with the exit code that shells expect."""
+"""SIGINT, SIGTERM and SIGHUP: the loop saves first, then ends with the exit code that shells expect."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from types import FrameType
 from typing import Any
 
 from vaekit.errors import VaekitError
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from vaekit.system import STOP_SIGNALS
 
 
 class Interrupted(VaekitError):
-    """SIGINT or SIGTERM arrived; a checkpoint was written. The exit code is 128 + the signal's number."""
+    """Such a signal arrived; a checkpoint was written. The exit code is 128 + the signal's number."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -23,9 +22,10 @@ class Interrupted(VaekitError):
 
 @contextmanager
 def stop_signals(patient: bool = False) -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM so that the loop can save first; a second one kills at once.
+    """Collects these signals so that the loop can save first; a second one kills at once.
 
-    Unless `patient`: torchrun hands on the signal that a terminal has sent already.
+    One that is ignored already stays so, but for Ctrl-C: `nohup` ignores SIGHUP. Unless `patient`: torchrun hands on
+    the signal that a terminal has sent already.
     """
     arrived: list[int] = []
     before: dict[int, Any] = {}
@@ -37,6 +37,8 @@ def stop_signals(patient: bool = False) -> Iterator[list[int]]:
 
     try:
         for number in STOP_SIGNALS:
+            if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             before[int(number)] = signal.signal(number, note)
     except ValueError:  # not in the main thread: the caller's handlers stay
         before = {}

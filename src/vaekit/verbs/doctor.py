@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from vaekit.config.schedules import build_learning_rate
+from vaekit.config.schedules import build_learning_rate, in_steps
 from vaekit.config.schema import Config
 from vaekit.data.batches import Batches
 from vaekit.data.pixels import Pixels
@@ -43,7 +43,20 @@ def doctor(config: Config) -> list[Finding]:
         *_values(config, splits),
         *_model(config, splits),
         *_objective(config, splits),
+        *_length(config, splits),
     ]
+
+
+def _length(config: Config, splits: Splits) -> Iterator[Finding]:
+    """Of the warm-up, beside the run's."""
+    per_epoch = max(1, len(splits.train) // config.training.batch_size)
+    total, warmup = config.training.epochs * per_epoch, in_steps(config.training.warmup, per_epoch)
+    if warmup > total / 10:
+        yield Finding(
+            "look",
+            "warm-up",
+            f"{warmup:,.0f} of {total:,.0f} steps pass before the learning rate is reached; lower training.warmup",
+        )
 
 
 def _data(config: Config, splits: Splits) -> Iterator[Finding]:
