@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from small_runs import SIZES, state_of, what_is_left
 
 from vaekit.config.load import load_config, recipe_names, recipe_path
 from vaekit.data.sources import SOURCES
+from vaekit.evaluation.report import read_metrics
 from vaekit.training.checkpoint import locate
+from vaekit.verbs.evaluate import evaluate, known_metrics
 
 
 def assert_refused(answer, code, *words):
@@ -272,9 +275,40 @@ def test_evaluate_prints_and_writes_the_same_numbers(vaekit, run):
     assert f"{metrics['nll_nats']:.2f} ± {metrics['nll_se_nats']:.2f} nats" in answer.out
     assert f"{metrics['bits_per_dim']:.3f}" in answer.out
     assert -metrics["elbo_nats"] >= metrics["nll_nats"] - 3 * metrics["nll_se_nats"]
-    assert vaekit("evaluate", locate(run, "latest"), "--split", "validation", "-k", "2").code == 0
-    metrics = json.loads((run / "reports" / "metrics.json").read_text())
-    assert metrics["split"] == "validation" and metrics["checkpoint"] == locate(run, "latest").name
+
+
+def test_nothing_better_is_lost_to_an_evaluation_of_less(vaekit, run):
+    reports = run / "reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    assert vaekit("evaluate", run, "--split", "validation", "-k", "3").code == 0
+    assert read_metrics(run)["split"] == "validation"
+    assert vaekit("evaluate", run, "-k", "9").code == 0  # the test set comes first
+    best, of_latents = (reports / "metrics.json").read_bytes(), (reports / "latents.csv").read_bytes()
+    assert read_metrics(run)["nll_samples"] == 9
+    answer = vaekit("evaluate", run, "-k", "2")
+    assert "metrics.json has K = 9 of this checkpoint and stays as it is" in answer.out
+    assert vaekit("evaluate", run, "--split", "validation", "-k", "20").code == 0
+    assert (reports / "metrics.json").read_bytes() == best and (reports / "latents.csv").read_bytes() == of_latents
+    assert read_metrics(run, "metrics-test-k2.json")["nll_samples"] == 2
+    assert read_metrics(run, "metrics-validation-k20.json")["split"] == "validation"
+    assert known_metrics(run, samples=2) == read_metrics(run, "metrics-test-k2.json")  # and is read, not made again
+    assert vaekit("evaluate", run, "-k", "12").code == 0
+    assert read_metrics(run)["nll_samples"] == 12
+
+
+def test_a_changed_bit_of_a_report_changes_no_number(run):
+    evaluate(run, samples=2)
+    path = run / "reports" / "metrics.json"
+    right, metrics = path.read_bytes(), read_metrics(run)
+    for bit in range(0, 8 * len(right), 37):  # a number that meets every bit of a byte
+        changed = bytearray(right)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = read_metrics(run)
+        assert found == metrics or (found == {} and "is damaged, or of an older version" in str(said[0].message)), bit
+    path.write_bytes(right)
 
 
 def test_sample_writes_a_sheet_and_the_arrays_where_asked(vaekit, run):

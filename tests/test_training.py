@@ -374,7 +374,12 @@ def cosine(step, warmup=0, total=30, rate=1e-3, final=0.1):
             lambda s: 1e-3 * 0.5 ** (s // 7),
         ),
         (
-            ("training.schedule=step", "training.decay_every=2", "training.schedule_unit=epoch", "training.warmup=0.5"),
+            (
+                "training.schedule=step",
+                "training.decay_every=2",
+                "training.schedule_unit=epoch",
+                "training.warmup=0.5 epochs",
+            ),
             lambda s: 1e-3 * 0.1 ** (s // 20) * min(1, (s + 1) / 5),
         ),
     ],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from vaekit.errors import StorageError
 from vaekit.system import sync_folder
 
+SUM = "sum_sha256"  # of the other values of a JSON file
 PARTIAL = ".partial"  # the end of the names of files and folders that are being written
 
 
@@ -52,6 +55,29 @@ def write_text_atomically(path: Path, text: str) -> None:
             sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def with_sum(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values for a JSON file, and the SHA-256 by which `held_to_sum` knows them again."""
+    return {**values, SUM: _sum_of(values)}
+
+
+def held_to_sum(found: Any) -> dict[str, Any] | None:
+    """The values without their sum; None where any of them changed, or there is no sum.
+
+    Example:
+        >>> written = with_sum({"nll_nats": 27.23})
+        >>> held_to_sum(written), held_to_sum({**written, "nll_nats": 37.23})
+        ({'nll_nats': 27.23}, None)
+    """
+    if not isinstance(found, dict):
+        return None
+    values = {key: value for key, value in found.items() if key != SUM}
+    return values if found.get(SUM) == _sum_of(values) else None
+
+
+def _sum_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def save_array(values: np.ndarray[Any, Any], path: Path) -> Path:

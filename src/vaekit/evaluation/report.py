@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaekit.errors import VaekitWarning
 from vaekit.evaluation.evaluate import Evaluation, Metrics
 from vaekit.evaluation.sets import SetScore
-from vaekit.files import write_text_atomically
+from vaekit.files import held_to_sum, with_sum, write_text_atomically
 
+MAIN = "metrics.json"
 QUALITY = ("quality_", "inception_", "proxy_", "random_")  # how the metrics of `write_quality` begin
 ANNEALING = ("ais_",)  # and those of `write_annealing`
 
@@ -25,8 +28,11 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
-    """Write all of them; `facts` (split, checkpoint …) are added to the metrics. Returns metrics.json's path."""
-    folder = run / "reports"
+    """Write all of them; `facts` (split, checkpoint …) are added to the metrics. Returns the path of the metrics.
+
+    That is metrics.json, unless there stand metrics of the same checkpoint that these would be a loss for: of more
+    samples. Then it is a file beside it that says what it is of. Those of another split than test make way to one.
+    """
     before, digest = read_metrics(run), facts.get("checkpoint_sha256")
     kept = {
         key: value
@@ -35,7 +41,11 @@ def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
         for key, value in before.items()
         if key.startswith(of)
     }
-    path = _write_metrics(run, {**evaluation.metrics, **facts, **kept})
+    metrics = {**evaluation.metrics, **facts, **kept}
+    name = MAIN
+    if before and before.get("checkpoint_sha256") == digest:
+        name = _name_beside(before, metrics)
+    path = _write_metrics(run, metrics, name)
     use = evaluation.latents
     if use is not None:
         named = use.layout.is_grid or len(use.layout.groups) > 1
@@ -43,7 +53,7 @@ def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
         kl = use.kl_nats.tolist() if use.has_kl_per_dim else [None] * len(use.kl_nats)
         columns = zip(kl, use.mean_variance.tolist(), use.active.tolist(), strict=True)
         write_text_atomically(
-            folder / "latents.csv",
+            path.with_name(path.stem.replace("metrics", "latents") + ".csv"),
             csv_text(
                 [header, *((i, *((use.layout.column(i),) if named else ()), *row) for i, row in enumerate(columns))]
             ),
@@ -51,18 +61,39 @@ def write_reports(run: Path, evaluation: Evaluation, facts: Metrics) -> Path:
     return path
 
 
-def read_metrics(run: Path) -> Metrics:
-    """What reports/metrics.json holds; nothing where it is absent or damaged."""
+def _name_beside(before: Metrics, now: Metrics) -> str:
+    """Where metrics of the same checkpoint go: MAIN, or beside it where what stands there is worth more."""
+    splits = [metrics.get("split") for metrics in (before, now)]
+    fewer = (now.get("nll_samples") or 0) < (before.get("nll_samples") or 0)
+    kept = fewer if splits[0] == splits[1] else splits[0] == "test"
+    return name_of(now.get("split"), now.get("nll_samples")) if kept else MAIN
+
+
+def name_of(split: object, samples: object) -> str:
+    """Of a file of metrics beside MAIN."""
+    return f"metrics-{split}-k{samples}.json"
+
+
+def read_metrics(run: Path, name: str = MAIN) -> Metrics:
+    """What reports/metrics.json holds; nothing where it is absent, or where a value is not what was written.
+
+    That is said, and so it is of reports of older versions, which have no sum.
+    """
+    path = run / "reports" / name
     try:
-        found = json.loads((run / "reports" / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = held_to_sum(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        found = None
+    if found is None:
+        warnings.warn(f"{path} is damaged, or of an older version without a sum, and not used", VaekitWarning, 2)
+    return found or {}
 
 
-def _write_metrics(run: Path, metrics: Metrics) -> Path:
-    path = run / "reports" / "metrics.json"
-    write_text_atomically(path, json.dumps(metrics, indent=1) + "\n")
+def _write_metrics(run: Path, metrics: Metrics, name: str = MAIN) -> Path:
+    path = run / "reports" / name
+    write_text_atomically(path, json.dumps(with_sum(metrics), indent=1) + "\n")
     write_text_atomically(path.with_suffix(".csv"), csv_text([("metric", "value"), *metrics.items()]))
     return path
 

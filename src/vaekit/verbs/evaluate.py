@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vaekit.evaluation.evaluate import Metrics, evaluate_model, expected_seconds
 from vaekit.evaluation.health import Finding, diagnose
-from vaekit.evaluation.report import read_metrics, write_reports
+from vaekit.evaluation.report import MAIN, name_of, read_metrics, write_reports
 from vaekit.networks.pretrained.lpips import load_lpips, lpips_unavailable
 from vaekit.trained.run import open_run
 from vaekit.training.checkpoint import load_checkpoint
@@ -48,7 +48,10 @@ def evaluate(
     )
     facts = {"split": split, **opened.identity}
     facts |= {} if lpips else {"lpips_unavailable": lpips_unavailable(lpips_weights)}
-    write_reports(opened.folder, evaluation, facts)
+    path = write_reports(opened.folder, evaluation, facts)
+    if path.name != MAIN:
+        there = read_metrics(opened.folder).get("nll_samples")
+        announce(f"{MAIN} has K = {there} of this checkpoint and stays as it is; these numbers are in {path}")
     return {**evaluation.metrics, **facts}
 
 
@@ -66,10 +69,11 @@ def known_metrics(
     `samples`, K of the bound, must be the one of the report then; None takes what is there, else K = 100.
     """
     opened = open_run(run, which=which, device=device, data_dir=data_dir)
-    metrics = read_metrics(opened.folder)
-    current = metrics.get("checkpoint_sha256") == opened.digest and metrics.get("split") == "test"
-    if current and samples in (None, metrics.get("nll_samples", samples)):
-        return metrics
+    for name in (MAIN, *([name_of("test", samples)] if samples else [])):
+        metrics = read_metrics(opened.folder, name)
+        current = metrics.get("checkpoint_sha256") == opened.digest and metrics.get("split") == "test"
+        if current and samples in (None, metrics.get("nll_samples", samples)):
+            return metrics
     return evaluate(run, samples=samples or 100, which=which, device=device, data_dir=data_dir, announce=announce)
 
 

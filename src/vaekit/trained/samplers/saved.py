@@ -18,7 +18,7 @@ from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as to_safetensors
 
 from vaekit.errors import CheckpointError, ConfigError, suggest
-from vaekit.files import PARTIAL, storage_errors
+from vaekit.files import PARTIAL, held_to_sum, storage_errors, with_sum
 from vaekit.trained.model import Trained
 from vaekit.trained.samplers.flow import FlowSampler
 from vaekit.trained.samplers.mixture import MixtureSampler
@@ -109,7 +109,9 @@ def save_sampler(run: Path, fitted: Fitted) -> Path:
         try:
             temporary.mkdir(parents=True)
             (temporary / "sampler.safetensors").write_bytes(data)
-            (temporary / "sampler.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8", newline="\n")
+            (temporary / "sampler.json").write_text(
+                json.dumps(with_sum(facts), indent=1) + "\n", encoding="utf-8", newline="\n"
+            )
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
         finally:
@@ -121,7 +123,7 @@ def load_sampler(run: Path, trained: Trained, kind: str) -> Fitted:
     """The saved sampler. CheckpointError where there is none, a byte changed, or it belongs to other weights."""
     family, folder = sampler_named(kind), sampler_folder(run, kind)
     try:
-        facts = json.loads((folder / "sampler.json").read_text(encoding="utf-8"))
+        facts = held_to_sum(json.loads((folder / "sampler.json").read_text(encoding="utf-8"))) or {}
         data = (folder / "sampler.safetensors").read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{folder} holds no sampler; fit one with vaekit sample --sampler {kind}") from None
