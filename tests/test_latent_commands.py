@@ -125,8 +125,8 @@ def test_a_sampler_is_fitted_on_first_use_and_reused(vaekit, run):
 def test_a_sampler_of_another_checkpoint_is_fitted_again_with_a_line(vaekit, run):
     assert vaekit("sample", run, "--sampler", "mixture", "-n", "3").code == 0
     state = run / "samplers" / "mixture" / "sampler.json"
-    facts = json.loads(state.read_text())
-    state.write_text(json.dumps({**facts, "weights_sha256": "of another", "checkpoint": "step-00000001"}))
+    facts = held_to_sum(json.loads(state.read_text()))
+    state.write_text(json.dumps(with_sum({**facts, "weights_sha256": "of another", "checkpoint": "step-00000001"})))
     answer = vaekit("sample", run, "--sampler", "mixture", "-n", "3")
     assert answer.code == 0 and "was fitted to step-00000001" in answer.out and "fitted the mixture" in answer.out
 

@@ -235,3 +235,17 @@ def test_many_codes_keep_their_correlations_and_their_clouds():
     for mean, factor in zip(fitted.means, fitted.factors, strict=True):
         expected = lean @ lean.T if mean[0] > 0 else lean.T @ lean
         assert np.allclose(factor @ factor.T, expected, atol=0.1)
+
+
+def test_a_changed_bit_of_a_saved_sampler_is_told_and_never_used(tmp_path, model, codes):
+    folder = save_sampler(tmp_path, fit_sampler(model, "mixture", codes))
+    for name in ("sampler.json", "sampler.safetensors"):
+        right = (folder / name).read_bytes()
+        for bit in range(0, 8 * len(right), max(1, 8 * len(right) // 60) | 1):
+            changed = bytearray(right)
+            changed[bit // 8] ^= 1 << bit % 8
+            (folder / name).write_bytes(changed)
+            with pytest.raises(CheckpointError, match="damaged"):
+                load_sampler(tmp_path, model, "mixture")
+        (folder / name).write_bytes(right)
+    load_sampler(tmp_path, model, "mixture")

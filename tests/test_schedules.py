@@ -60,7 +60,16 @@ def test_a_held_value_may_be_over_pixels_too():
     config = read_config("digits", ["objective.beta=[[0, 64/pixels], [2, 1]]"])
     built = build_objective(config.objective, 10, 64, Facts(100, 16))
     assert values(built.schedules["beta"], (0, 20)) == [1.0, 1.0]
-    for written in ("[[0, half]]", "[[0, 1e400/pixels]]", "1e400/pixels", "[[0, -1/pixels]]", ".nan", "[[0, .inf]]"):
+    for written in (
+        "[[0, half]]",
+        "[[0, 1e400/pixels]]",
+        "1e400/pixels",
+        "[[0, -1/pixels]]",
+        ".nan",
+        "[[0, .inf]]",
+        "[]",
+        ".inf",
+    ):
         with pytest.raises(ConfigError, match="objective"):
             read_config("digits", [f"objective.beta={written}"])
 

@@ -28,6 +28,7 @@ class Range:
 Count = Annotated[int, Range(ge=1)]
 Bits = Annotated[int, Range(ge=1, le=8)]
 Index = Annotated[int, Range(ge=0)]
+Seed = Annotated[int, Range(ge=0, le=2**53)]  # whole numbers up to here are exact in every JSON
 Positive = Annotated[float, Range(gt=0)]
 NotNegative = Annotated[float, Range(ge=0)]
 Share = Annotated[float, Range(ge=0, lt=1)]
@@ -64,7 +65,8 @@ class ScheduleConfig:
 PerPixel = str  # "500/pixels": the number over C * H * W, so that a weight on a per-pixel mean is said exactly
 Schedule = float | PerPixel | list[tuple[float, float | PerPixel]] | ScheduleConfig
 Duration = Annotated[str, "a number and its unit, such as 50 steps or 2 epochs"]
-Size = int | tuple[int, int]  # a square's side, or (height, width), in pixels
+Side = Annotated[int, Range(ge=1, le=16384)]
+Size = Side | tuple[Side, Side]  # a square's side, or (height, width), in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ class DataConfig:
     shift: Index = 0  # random shifts of up to this many pixels while training
     validation: Annotated[float, Range(ge=0)] | None = None  # images (>= 1) or share (< 1) held out to select
     test: Annotated[float, Range(ge=0)] | None = None  # the same, for sources without a test set of their own
-    seed: Index = 0  # of the splits and of fixed binarisation
+    seed: Seed = 0  # of the splits and of fixed binarisation
     limit: Count | None = None  # use at most this many training images
     strict: bool = False  # refuse a folder with unreadable images instead of skipping them
 
@@ -133,7 +135,7 @@ class TrainingConfig:
     """How the weights are found. Learning-rate schedules count steps or epochs, never calls."""
 
     __pydantic_config__ = FORBID_UNKNOWN
-    epochs: Positive = 20.0
+    epochs: Annotated[float, Range(gt=0, le=1e9)] = 20.0
     batch_size: Count = 128
     samples: Count = 1  # latent samples per image
     optimizer: Literal["adam", "adamw", "adamax"] = "adamw"
@@ -157,7 +159,7 @@ class TrainingConfig:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     threads: Count | None = None  # CPU threads; None: as many as there are cores to use
     deterministic: bool = False  # on a GPU: the same bytes every time, slower
-    seed: Index = 0
+    seed: Seed = 0
     validate_every: Count | None = None  # steps; None: once an epoch
     checkpoint_every: Count | None = None  # steps; None: at each validation
     log_every: Count = 50  # steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -85,10 +86,16 @@ def _schedule_text_problems(path: tuple[str, ...], part: Part) -> Iterator[Probl
 def _weight_problems(path: tuple[str, ...], part: Part, factory: Callable[..., Any]) -> Iterator[Problem]:
     parameters = inspect.signature(factory, eval_str=True).parameters
     for name, value in part.options.items():
-        if name in parameters and parameters[name].annotation == Weight:
-            low = [number for number in _numbers(value) if not number >= 0]
-            if low:
-                yield Problem((*path, name), f"a weight is 0 or more, but this one is {low[0]:g}; choose another")
+        kind = parameters[name].annotation if name in parameters else None
+        if kind not in (Weight, ScheduleValue):
+            continue
+        if value in ([], ()):
+            yield Problem((*path, name), "an empty list has no value; give (epoch, value) pairs, or a number")
+        numbers = list(_numbers(value))
+        if wild := [number for number in numbers if not math.isfinite(number)]:
+            yield Problem((*path, name), f"{wild[0]} is no finite number; choose another")
+        elif kind == Weight and min(numbers, default=0.0) < 0:
+            yield Problem((*path, name), f"a weight is 0 or more, but this one is {min(numbers):g}; choose another")
 
 
 def _numbers(spec: Any) -> Iterator[float]:
