@@ -97,7 +97,7 @@ configs = st.builds(
     objective=parts,
     training=st.builds(
         TrainingConfig,
-        epochs=positive,
+        epochs=st.floats(min_value=1e-300, max_value=1e9),
         learning_rate=positive,
         clip=st.none() | positive,
         betas=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
@@ -191,12 +191,12 @@ def test_all_problems_come_at_once_each_with_its_line(tmp_path: Path) -> None:
         "mine.yaml:4: training.epocs: unknown key; did you mean 'epochs'?",
         "mine.yaml:6: training.seed: written twice, first on line 5; keep one of them",
         "mine.yaml:8: model.network.width: unknown option; did you mean 'widths'?",
-        "override 'training.epochs=-1': training.epochs: must be greater than 0, got -1",
+        "override 'training.epochs=-1': training.epochs: must be greater than 0 and at most 1e+09, got -1",
     ]
 
 
 def test_a_single_problem_is_a_single_line(tmp_path: Path) -> None:
-    expected = "mine.yaml:2: training.epochs: must be a number greater than 0, got 'ten'"
+    expected = "mine.yaml:2: training.epochs: must be a number greater than 0 and of at most 1e+09, got 'ten'"
     assert refusal(tmp_path, "training:\n  epochs: ten\n") == expected
 
 
@@ -356,7 +356,7 @@ def test_options_are_converted_to_what_the_factory_wants() -> None:
         (density, {"mean": 0, "scale": -1}, ("scale", "must be a number greater than 0 or optimal, got -1")),
         (bound, {"beta": {"over": 0}}, ("beta.over", "must be greater than 0, got 0")),
         (bound, {"beta": {"ove": 1}}, ("beta.ove", "unknown key; did you mean 'over'?")),
-        (bound, {"beta": [[0, "a"]]}, ("beta.0.1", "must be a number, got 'a'")),
+        (bound, {"beta": [["a", 0]]}, ("beta.0.0", "must be a number, got 'a'")),
         (bound, {"samples": "x"}, ("samples", "must be a whole number of at least 1 or null, got 'x'")),
         (len, {}, None),
         (lambda: None, {"x": 1}, ("x", "unknown option; it takes none")),

@@ -16,6 +16,7 @@ from small_runs import SIZES
 
 from vaekit import load, plots
 from vaekit.data.splits import load_splits
+from vaekit.files import held_to_sum, with_sum
 from vaekit.verbs.train import train
 
 
