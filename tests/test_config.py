@@ -87,7 +87,7 @@ scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | finite | wo
 values = st.recursive(scalars, lambda v: st.lists(v, max_size=3) | st.dictionaries(words, v, max_size=3), max_leaves=8)
 options = st.dictionaries(words.filter(lambda name: name != "kind"), values, max_size=3)
 parts = st.builds(Part, words, options)
-sizes = st.none() | st.integers(-9, 999) | st.tuples(st.integers(1, 99), st.integers(1, 99))
+sizes = st.none() | st.integers(1, 999) | st.tuples(st.integers(1, 99), st.integers(1, 99))
 configs = st.builds(
     Config,
     name=words,

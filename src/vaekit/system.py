@@ -6,9 +6,11 @@ The tests run on Linux and simulate Windows and macOS by taking away what they l
 from __future__ import annotations
 
 import ctypes
+import errno
 import io
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +31,18 @@ STOP_SIGNALS = tuple(
 KILLED = -signal.Signals["SIGKILL"] if "SIGKILL" in signal.Signals.__members__ else 1  # what Popen.kill makes of it
 UNKNOWN_MEMORY = 2**32  # bytes, where a system does not say what it has
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a Linux container
+
+
+def open_lock(path: Path) -> IO[bytes]:
+    """A file of our own to lock, made where it is absent. OSError where a link or anything but a file stands there:
+    in a folder from a stranger it could name any file, which opening it for writing would empty."""
+    descriptor = os.open(
+        path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o644
+    )
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode) or path.is_symlink():
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, "it is no file of vaekit but a link, a pipe or a device", str(path))
+    return os.fdopen(descriptor, "r+b")
 
 
 def hold(file: IO[Any]) -> bool:

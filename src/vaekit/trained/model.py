@@ -23,7 +23,7 @@ from vaekit.errors import ConfigError, DataError, suggest
 from vaekit.models.build import build_model
 from vaekit.models.layout import Layout, as_layout
 from vaekit.models.model import Model
-from vaekit.training.checkpoint import Checkpoint, load_checkpoint, load_weights, locate
+from vaekit.training.checkpoint import Checkpoint, load_checkpoint, load_weights, locate, require_state
 from vaekit.training.device import choose_device, place
 
 Array = np.ndarray[Any, Any]
@@ -204,6 +204,7 @@ def load(
 
     folder = locate(Path(run), which)
     checkpoint = load_checkpoint(folder, ("ema",))
+    require_state(folder, checkpoint)
     config = from_dict(checkpoint.state["config"], str(folder / "state.json"))
     shape: tuple[int, int, int] = tuple(checkpoint.state["shape"])  # type: ignore[assignment]
     model = build_model(config.model, shape, len(checkpoint.state["class_names"]))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ from vaekit.system import sync_folder
 FORMAT = 1
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
 POINTERS = ("best", "latest")
+MOST_SIDE = 2**20  # of an image
+FILE = re.compile(r"state\.json|[a-z]+\.safetensors")  # that a manifest may name
 POINTER = re.compile(r"step-(?P<step>\d{8,})(?: (?P<digest>[0-9a-f]{64}))?\n?")  # without a digest in older runs
 Tensors = dict[str, Tensor]
 
@@ -220,6 +223,10 @@ def load_checkpoint(folder: Path, groups: tuple[str, ...] | None = None) -> Chec
     tensors: dict[str, Tensors] = {}
     state: dict[str, Any] = {}
     for name, entry in manifest["files"].items():
+        if not FILE.fullmatch(name):
+            raise CheckpointError(
+                f"{folder} is not of vaekit: its manifest names {name!r}, which is no file of its own"
+            )
         group = name.removesuffix(".safetensors")
         if name != "state.json" and groups is not None and group not in groups:
             continue
@@ -232,19 +239,65 @@ def load_checkpoint(folder: Path, groups: tuple[str, ...] | None = None) -> Chec
         if name == "state.json":
             state = _parse_json(folder / name, data)
         else:
-            tensors[group] = parse_safetensors(data)
-    if "step" not in state or (groups and not tensors.keys() >= set(groups)):
+            tensors[group] = _parse_tensors(folder / name, data)
+    if not isinstance(state.get("step"), int) or (groups and not tensors.keys() >= set(groups)):
         raise CheckpointError(f"{folder} is damaged: its manifest lacks a file; use another checkpoint of the run")
     return Checkpoint(int(state["step"]), tensors, state)
 
 
+# What the state of a run holds beside its step, by name; the numbers of a report depend on some of it.
+STATE: Mapping[str, type] = {
+    "config": dict,
+    "shape": list,
+    "class_names": list,
+    "data": dict,
+    "environment": dict,
+    "choices": dict,
+    "steps_per_epoch": int,
+    "total_steps": int,
+    "progress": dict,
+}
+
+
+def require_state(folder: Path, checkpoint: Checkpoint) -> None:
+    """CheckpointError where the state is not that of a run: sums say who wrote a file, not what is in it."""
+    state, wrong = checkpoint.state, f"{folder / 'state.json'} is not the state of a run: "
+    for name, kind in STATE.items():
+        if not isinstance(state.get(name), kind):
+            raise CheckpointError(f"{wrong}its '{name}' is {state.get(name)!r:.40}, no {kind.__name__}")
+    shape, history = state["shape"], state["progress"].get("history")
+    if len(shape) != 3 or not all(isinstance(side, int) and 0 < side <= MOST_SIDE for side in shape):
+        raise CheckpointError(f"{wrong}images of shape {shape!r:.40} do not exist")
+    if not all(isinstance(name, str) for name in state["class_names"]):
+        raise CheckpointError(f"{wrong}its 'class_names' are not all text")
+    if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
+        raise CheckpointError(f"{wrong}its history is no list of rows")
+    if checkpoint.step < 0 or min(state["steps_per_epoch"], state["total_steps"]) < 1:
+        raise CheckpointError(f"{wrong}it counts steps below what there can be")
+
+
 def _read(path: Path) -> bytes:
     try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise CheckpointError(f"{path} is a link, a pipe or a device, and is not read; put the file itself there")
         return path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} lacks {path.name}; it is not a whole checkpoint of vaekit") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}; check its permissions and its disk") from None
+
+
+def _parse_tensors(path: Path, data: bytes) -> Tensors:
+    """CheckpointError for what is no safetensors file, and for weights that are not finite: they would give numbers."""
+    try:
+        found = parse_safetensors(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is no safetensors file ({error}); use another checkpoint of the run") from None
+    if path.stem in ("model", "ema"):
+        for name, tensor in found.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise CheckpointError(f"{path}: weight '{name}' is not finite; use another checkpoint of the run")
+    return found
 
 
 def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
@@ -267,5 +320,9 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError(
                 f"the checkpoint is of another model: '{name}' is {tuple(value.shape)} there and "
                 f"{tuple(own[name].shape)} here; use the same network, latent_dim and image shape"
+            )
+        if own[name].is_floating_point() != value.is_floating_point():
+            raise CheckpointError(
+                f"the checkpoint is of another model: '{name}' is {value.dtype}, not {own[name].dtype}"
             )
     model.load_state_dict(dict(tensors))

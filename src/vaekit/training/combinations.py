@@ -49,6 +49,10 @@ def part_factories(config: Config) -> Iterator[tuple[tuple[str, ...], Part, Mapp
 
 def check_config(config: Config) -> Iterator[Problem]:
     """What the schema alone cannot know: unknown parts, options that a part does not take, parts that do not fit."""
+    if config.name in ("", ".", "..") or set("/\\:\0") & set(config.name):
+        yield Problem(
+            ("name",), f"a run is called by one plain name, not {config.name!r}: it is the folder below runs/"
+        )
     unknown = wrong = False
     for path, part, table in part_factories(config):
         if part.kind in table:

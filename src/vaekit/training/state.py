@@ -13,7 +13,7 @@ from torch import Tensor
 from vaekit.config.schema import Config
 from vaekit.data.splits import Splits, same_data
 from vaekit.densities.noise import derived_seed
-from vaekit.errors import CheckpointError
+from vaekit.errors import CheckpointError, one_line
 from vaekit.models.model import Model
 from vaekit.processes import World
 from vaekit.training.acceleration import Choices
@@ -99,8 +99,24 @@ def refuse_other_data(checkpoint: Checkpoint, facts: Mapping[str, Any]) -> None:
 def restore(trainer: Resumable, checkpoint: Checkpoint) -> None:
     """Let a trainer go on from a checkpoint of its own run."""
     refuse_other_data(checkpoint, trainer.splits.facts)
+    if absent := {"model", "ema", "optimizer", "trainer"} - checkpoint.tensors.keys():
+        raise CheckpointError(f"the checkpoint lacks {sorted(absent)[0]}.safetensors; use another one of the run")
+    if list(checkpoint.state["shape"]) != list(trainer.splits.train.shape):
+        raise CheckpointError(
+            f"images of {checkpoint.state['shape']} are not those of its data; use another checkpoint"
+        )
     load_weights(trainer.model, checkpoint.tensors["model"])
     load_weights(trainer.ema.model, checkpoint.tensors["ema"])
+    try:
+        _restore_training(trainer, checkpoint)
+    except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"step {checkpoint.step} is not the state of such a training ({one_line(error)}); use another checkpoint"
+        ) from error
+
+
+def _restore_training(trainer: Resumable, checkpoint: Checkpoint) -> None:
+    """What the run itself had, beside its weights."""
     trainer.optimizer.load(trainer.model, checkpoint.tensors["optimizer"])
     trainer.own.load(checkpoint.tensors.get("objective", {}))
     tensors = checkpoint.tensors["trainer"]

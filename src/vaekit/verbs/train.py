@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +18,14 @@ from vaekit.config.paths import absolute, kept, of_run
 from vaekit.config.schema import Config
 from vaekit.data.places import find_same
 from vaekit.data.splits import Splits, load_splits
-from vaekit.errors import BusyError, ConfigError
+from vaekit.errors import BusyError, CheckpointError, ConfigError
 from vaekit.evaluation.health import Watch
 from vaekit.files import storage_errors, write_text_atomically
 from vaekit.models.build import event_of
 from vaekit.processes import ALONE, World, join
-from vaekit.system import hold, unlink_held
+from vaekit.system import hold, open_lock, unlink_held
 from vaekit.trained.run import Run, open_run
-from vaekit.training.checkpoint import Checkpoint, load_checkpoint, locate, saved_steps, tidy
+from vaekit.training.checkpoint import Checkpoint, load_checkpoint, locate, require_state, saved_steps, tidy
 from vaekit.training.combinations import check_config, read_config
 from vaekit.training.device import choose_device, differences, environment
 from vaekit.training.loggers import Logger, Several, build_loggers
@@ -69,6 +70,8 @@ def train(
             tidy(run)
         world.wait()
         saved = load_checkpoint(locate(run, "latest")) if resume and saved_steps(run) else None
+        if saved is not None:
+            require_state(locate(run, "latest"), saved)
         if saved is not None:
             config = _resumed_config(run, saved, config.name, overrides)
         with world.one_first():
@@ -248,7 +251,12 @@ def _locked(run: Path, resume: bool) -> Iterator[None]:
     lock = run / ".lock"
     with storage_errors(run):
         run.mkdir(parents=True, exist_ok=True)
-        file = lock.open("wb")
+        try:
+            file = open_lock(lock)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise CheckpointError(f"{lock} is a link, or no file at all, and is not touched; delete it") from None
     with file:
         if not hold(file):
             raise BusyError(f"{run} is in use by another process; wait for it, or choose another --out")
