@@ -100,6 +100,8 @@ WRONG = {
     "a negative step": with_state(step=-3),
     "no steps at all": with_state(total_steps=0),
     "no choices": with_state(choices=...),
+    "progress of text": with_state(progress="far"),
+    "a state as deep as Python goes": lambda folder: (folder / "state.json").write_text("[" * 100_000),
     "a list": lambda folder: (folder / "state.json").write_text("[]"),
     "no JSON": lambda folder: (folder / "state.json").write_text("{"),
     "NaN": with_tensors(poisoned(math.nan)),

@@ -183,8 +183,9 @@ def selected_step(run: Path) -> int | None:
     if not steps:
         return None
     state = load_checkpoint(checkpoints_folder(run) / f"step-{steps[-1]:08d}", ()).state
-    found = state.get("progress", {}).get("best_step")
-    return int(found) if isinstance(found, int) else None
+    progress = state.get("progress")
+    found = progress.get("best_step") if isinstance(progress, dict) else None
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def _instead_of(run: Path, which: str) -> int:
@@ -278,7 +279,7 @@ def require_state(folder: Path, checkpoint: Checkpoint) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
+        if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
             raise CheckpointError(f"{path} is a link, a pipe or a device, and is not read; put the file itself there")
         return path.read_bytes()
     except FileNotFoundError:
@@ -303,7 +304,7 @@ def _parse_tensors(path: Path, data: bytes) -> Tensors:
 def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CheckpointError(f"{path} is damaged: it is not JSON; use another checkpoint of the run") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: it is not a JSON object; use another checkpoint of the run")
