@@ -100,10 +100,10 @@ def open_store(
     _list_skipped(store, others)
     if strict and store.skipped:
         name, reason = store.skipped[0]
-        others = (
+        said = (
             f"{len(store.skipped)} of {len(files) + len(outside)} images cannot be used, listed in {store.skipped_csv}"
         )
-        raise DataError(f"{others}; the first is '{name}': {reason}; repair or remove them, or set data.strict=false")
+        raise DataError(f"{said}; the first is '{name}': {reason}; repair or remove them, or set data.strict=false")
     return store
 
 
@@ -134,7 +134,7 @@ def _read(folder: Path) -> Store | None:
         index: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         whole = index.pop("sum", None) == _sum_of(index) and _has_sum(folder / "images.npy", index["file"])
         images = map_images(folder / "images.npy") if whole else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, KeyError):
         images = None
     if images is None:
         warnings.warn(
